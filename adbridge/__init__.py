@@ -1,0 +1,75 @@
+"""One `grad` / `jvp` / `vjp` protocol over several automatic-differentiation engines.
+
+Importing this imports no engine: backends load when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from adbridge.errors import (
+    AdbridgeError,
+    BackendNotFound,
+    BackendUnavailable,
+    CapabilityError,
+    DataError,
+    Disagreement,
+    MixedBackends,
+    NotDifferentiable,
+    RuleError,
+    RunError,
+    SignatureMismatch,
+    SuiteNotFound,
+)
+from adbridge.operators import grad, jacobian, jvp, value_and_grad, vjp
+from adbridge.prepared import Prepared, prepare
+from adbridge.protocol import Backend, Capabilities
+from adbridge.registry import array_namespace, backends, get_backend, use_backend
+
+if TYPE_CHECKING:
+    from adbridge.bench.runner import Run, run
+    from adbridge.bench.store import load_runs
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdbridgeError",
+    "Backend",
+    "BackendNotFound",
+    "BackendUnavailable",
+    "Capabilities",
+    "CapabilityError",
+    "DataError",
+    "Disagreement",
+    "MixedBackends",
+    "NotDifferentiable",
+    "Prepared",
+    "RuleError",
+    "Run",
+    "RunError",
+    "SignatureMismatch",
+    "SuiteNotFound",
+    "array_namespace",
+    "backends",
+    "get_backend",
+    "grad",
+    "jacobian",
+    "jvp",
+    "load_runs",
+    "prepare",
+    "run",
+    "use_backend",
+    "value_and_grad",
+    "vjp",
+]
+
+_LAZY = {"Run": "adbridge.bench.runner", "run": "adbridge.bench.runner", "load_runs": "adbridge.bench.store"}
+
+
+def __getattr__(name: str) -> Any:
+    # The measuring half is imported when it is first used.
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'adbridge' has no attribute {name!r}")

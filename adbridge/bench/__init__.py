@@ -1,0 +1,1 @@
+"""Measuring: problems and suites, processes, timing, memory, records, scaling."""

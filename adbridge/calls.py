@@ -1,0 +1,228 @@
+"""One call, read: which backend, which leaves are arrays, which of them are differentiated.
+
+Between the user's pytrees of NumPy arrays, scalars and engine arrays, and the flat engine arrays that
+`protocol.Backend` works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adbridge.errors import CapabilityError, NotDifferentiable, SignatureMismatch
+from adbridge.protocol import Array, Arrays, Backend, FlatFunction
+from adbridge.registry import choose, enclosing, inside
+from adbridge.trees import (
+    PyTree,
+    Spec,
+    TreeDef,
+    check_specs,
+    check_structure,
+    flatten,
+    leaf_names,
+    spec_of,
+    unflatten,
+)
+
+if TYPE_CHECKING:
+    from adbridge.operators import Operator
+
+Argnums = int | tuple[int, ...]
+
+_NUMPY = (np.ndarray, np.generic)
+_INEXACT = frozenset({"float16", "bfloat16", "float32", "float64", "float128", "complex64", "complex128"})
+_HOLE = object()  # stands for an engine array among the aux leaves
+
+
+@dataclass(slots=True)
+class Call:
+    """What an operator needs besides the arrays themselves.
+
+    `arrays` are engine arrays; `slots` their places among all leaves of ``(args, kwargs)``; `active` the
+    places within `arrays` of the differentiated ones; `statics` the other leaves (None at the slots).
+    The fields after `scope` are known once the function has run.
+    """
+
+    operator: Operator
+    backend: Backend
+    treedef: TreeDef
+    statics: list[Any]
+    slots: list[int]
+    arrays: Arrays
+    active: list[int]
+    active_tree: TreeDef
+    numpy_out: bool
+    scope: Callable[[], AbstractContextManager[Any]]
+    seed_tree: TreeDef | None = None
+    out_tree: TreeDef | None = None
+    aux_tree: TreeDef | None = None
+    aux_statics: list[Any] = field(default_factory=list)
+
+    def primals(self, arrays: Arrays) -> Arrays:
+        """The differentiated ones among `arrays`."""
+        return tuple(arrays[i] for i in self.active)
+
+    def flat_function(self, arrays: Arrays) -> FlatFunction:
+        """The user's function of its differentiated leaves alone; the other arrays are closed over."""
+
+        def flat(*primals: Array) -> tuple[Arrays, Arrays]:
+            leaves = list(self.statics)
+            for slot, array in zip(self.slots, arrays, strict=True):
+                leaves[slot] = array
+            for i, primal in zip(self.active, primals, strict=True):
+                leaves[self.slots[i]] = primal
+            args, kwargs = unflatten(self.treedef, leaves)
+            with inside(self.backend):
+                return self._outputs(self.operator.fun(*args, **kwargs))
+
+        return flat
+
+    def _outputs(self, result: Any) -> tuple[Arrays, Arrays]:
+        aux = None
+        if self.operator.has_aux:
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise SignatureMismatch(
+                    f"{self.operator.name} with has_aux=True needs a function that returns (output, aux); "
+                    f"{function_name(self.operator.fun)} returned {type(result).__name__}"
+                )
+            result, aux = result
+        leaves, self.out_tree = flatten(result)
+        outs = tuple(self._output(i, leaf) for i, leaf in enumerate(leaves))
+        # Aux of any type: the engine's own arrays pass through it, the rest is kept aside.
+        aux_leaves, self.aux_tree = flatten(aux)
+        self.aux_statics = [_HOLE if self.backend.owns(leaf) else leaf for leaf in aux_leaves]
+        return outs, tuple(leaf for leaf in aux_leaves if self.backend.owns(leaf))
+
+    def _output(self, i: int, leaf: Any) -> Array:
+        if isinstance(leaf, (*_NUMPY, float, complex)):
+            leaf = self.backend.from_numpy(np.asarray(leaf))
+        found = str(spec_of(leaf)) if hasattr(leaf, "dtype") else f"of type {type(leaf).__name__}"
+        if not hasattr(leaf, "dtype") or spec_of(leaf).dtype not in _INEXACT:
+            assert self.out_tree is not None
+            raise NotDifferentiable(
+                f"{self.operator.name} of {function_name(self.operator.fun)}: {leaf_names('output', self.out_tree)[i]} "
+                f"is {found}; derivatives need arrays of floating dtype (return it as aux, with has_aux=True?)"
+            )
+        return leaf
+
+    def out(self, outs: Sequence[Any]) -> PyTree:
+        """Leaves in the tree of the function's output."""
+        assert self.out_tree is not None
+        return unflatten(self.out_tree, outs)
+
+    def aux(self, aux: Arrays) -> PyTree:
+        """The aux output, with its arrays lowered to `aux`."""
+        assert self.aux_tree is not None
+        rest = iter(aux)
+        return unflatten(self.aux_tree, [next(rest) if leaf is _HOLE else leaf for leaf in self.aux_statics])
+
+    def like_primals(self, parts: Arrays) -> PyTree:
+        """A tuple of trees like the differentiated arguments; one tree if argnums is an int."""
+        trees = unflatten(self.active_tree, parts)
+        return trees[0] if isinstance(self.operator.argnums, int) else trees
+
+    def finish(self, result: PyTree) -> PyTree:
+        """To NumPy if NumPy came in. Within an enclosing operator, arrays stay the engine's."""
+        if not self.numpy_out:
+            return result
+        leaves, treedef = flatten(result)
+        backend = self.backend
+        return unflatten(
+            treedef, [backend.to_numpy(x) if isinstance(x, _NUMPY) or backend.owns(x) else x for x in leaves]
+        )
+
+    def seeds(self, what: str, tree: PyTree, treedef: TreeDef, like: Arrays, root: str) -> Arrays:
+        """Tangents or cotangents as engine arrays, checked against the arrays that they belong to."""
+        leaves, got = flatten(tree)
+        check_structure(what, got, treedef, root)
+        names, specs = leaf_names(what, treedef), [spec_of(array) for array in like]
+        arrays = [_weak(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
+        for name, leaf in zip(names, arrays, strict=True):
+            if not hasattr(leaf, "dtype"):
+                raise SignatureMismatch(f"{name} must be an array like that of {root}, got {type(leaf).__name__}")
+        check_specs(names, [spec_of(array) for array in arrays], specs, root)
+        return tuple(self.to_engine(array) for array in arrays)
+
+    def to_engine(self, leaf: Any) -> Any:
+        """A NumPy array or scalar as the engine's; anything else as it is."""
+        return self.backend.from_numpy(np.asarray(leaf)) if isinstance(leaf, _NUMPY) else leaf
+
+
+def read_call(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], also: Sequence[Any] = ()) -> Call:
+    """Choose the backend (by the leaves of `also`, too), convert the arrays, find the differentiated ones."""
+    chosen = _positive_argnums(operator, len(args))
+    leaves, treedef = flatten((args, kwargs))
+    backend, own = choose(operator.backend, [*leaves, *also])
+    arguments = treedef.child(0).children()
+    starts = np.cumsum([0, *(tree.num_leaves for tree in arguments)]).tolist()
+    wanted = [slot for a in chosen for slot in range(starts[a], starts[a + 1])]
+    names = [name for a in chosen for name in leaf_names(f"argument {a}", arguments[a])]
+    for slot, name in zip(wanted, names, strict=True):
+        leaves[slot] = _differentiable(operator, backend, leaves[slot], name)
+    slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, _NUMPY) or backend.owns(leaf)]
+    place = {slot: i for i, slot in enumerate(slots)}
+    dtypes = [spec_of(leaves[slot]).dtype for slot in slots]
+    call = Call(
+        operator,
+        backend,
+        treedef,
+        [None if i in place else leaf for i, leaf in enumerate(leaves)],
+        slots,
+        (),
+        [place[slot] for slot in wanted],
+        flatten(tuple(args[a] for a in chosen))[1],
+        numpy_out=not own and enclosing() is not backend,
+        scope=lambda: backend.scope(dtypes),
+    )
+    with call.scope():
+        call.arrays = tuple(call.to_engine(leaves[slot]) for slot in slots)
+    return call
+
+
+def function_name(fun: Callable[..., Any]) -> str:
+    """What to call a user's function in a message."""
+    return getattr(fun, "__name__", None) or repr(fun)
+
+
+def _positive_argnums(operator: Operator, count: int) -> list[int]:
+    asked = operator.argnums
+    argnums = (asked,) if isinstance(asked, int) else tuple(asked)
+    positive = [a + count if a < 0 else a for a in argnums]
+    if any(not 0 <= a < count for a in positive):
+        raise SignatureMismatch(
+            f"{operator.name} of {function_name(operator.fun)}: argnums={asked} needs positional arguments that were "
+            f"not given (got {count}); pass differentiated arguments by position"
+        )
+    if len(set(positive)) < len(positive):
+        raise SignatureMismatch(f"{operator.name}: argnums={asked} names one argument twice; give each once")
+    return positive
+
+
+def _differentiable(operator: Operator, backend: Backend, leaf: Any, name: str) -> Any:
+    if isinstance(leaf, (float, complex)) and not isinstance(leaf, np.generic):
+        return np.asarray(leaf)
+    where = f"{operator.name} of {function_name(operator.fun)}: {name}"
+    dtype = spec_of(leaf).dtype if hasattr(leaf, "dtype") else type(leaf).__name__
+    if dtype not in _INEXACT:
+        remedy = "x.astype(float)" if hasattr(leaf, "dtype") else "float(x)" if isinstance(leaf, int) else "an array"
+        raise NotDifferentiable(
+            f"{where} has dtype {dtype}; derivatives need floating inputs: pass {remedy}, or leave it out of argnums"
+        )
+    known = backend.capabilities.dtypes
+    if dtype not in known:
+        raise CapabilityError(
+            f"{where} has dtype {dtype}, which backend {backend.name!r} does not differentiate "
+            f"(it has: {', '.join(known)}); convert it or choose another backend"
+        )
+    return leaf
+
+
+def _weak(leaf: Any, spec: Spec) -> Any:
+    """Python numbers take the dtype of the array that they belong to, as in NumPy."""
+    if isinstance(leaf, (int, float, complex)) and not isinstance(leaf, (bool, np.generic)):
+        return np.asarray(leaf, dtype=spec.dtype)
+    return leaf

@@ -1,0 +1,267 @@
+"""The operators: argnums, aux, pytrees, dtypes and NumPy in/out, on top of a backend's flat jvp and vjp.
+
+A call is read once (`calls.py`); an operator is then a function of that call and its arrays, so that
+`prepared.py` can hand the very same function to an engine's compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adbridge.calls import Argnums, Call, function_name, read_call
+from adbridge.errors import NotDifferentiable, SignatureMismatch
+from adbridge.jacobians import MODES, dense_jacobian
+from adbridge.protocol import Array, Arrays
+from adbridge.registry import BackendLike
+from adbridge.trees import PyTree, flatten, spec_of, unflatten
+
+@dataclass(frozen=True)
+class Operator:
+    """A derivative of a function, callable like the function; remembers operator, fun and backend.
+
+    `grad`, `value_and_grad` and `jacobian` return one. The operators at a point are called with
+    ``(primals, seeds)``: ``Operator("jvp", fun)(primals, tangents)``.
+    """
+
+    name: str
+    fun: Callable[..., Any]
+    argnums: Argnums = 0
+    has_aux: bool = False
+    mode: str = ""
+    backend: BackendLike | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call, seeds = self.read(args, kwargs)
+        with call.scope():
+            return call.finish(self.apply(call, call.arrays, seeds))
+
+    def __repr__(self) -> str:
+        where = "" if self.backend is None else f" on {getattr(self.backend, 'name', self.backend)}"
+        return f"<{self.name} of {function_name(self.fun)}{where}>"
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Arrays]:
+        """The call as flat engine arrays, and its tangents or cotangents as engine arrays."""
+        if self.name not in ("jvp", "vjp"):
+            return read_call(self, args, kwargs), ()
+        primals, seeds = args
+        return _read_at_point(self, primals, seeds)
+
+    def apply(self, call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+        """The result in engine arrays; a pure function of `arrays` and `seeds`."""
+        return _APPLY[self.name](call, arrays, seeds)
+
+
+def grad(
+    fun: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    backend: BackendLike | None = None,
+) -> Operator:
+    """Gradient of a scalar function, as a callable with `fun`'s arguments.
+
+    Args:
+        fun: returns an array of shape () and real floating dtype; or ``(that, aux)`` if `has_aux`.
+        argnums: the argument(s) to differentiate with respect to; each may be a pytree.
+        has_aux: return ``(gradient, aux)``.
+        backend: a name, a Backend, or None to choose by context and inputs.
+
+    Returns:
+        A callable whose result has the tree, shapes and dtypes of argument `argnums`
+        (a tuple of such for a tuple of argnums); NumPy arrays if NumPy came in.
+        Complex inputs: df/dx - i df/dy, as in JAX.
+
+    Raises:
+        NotDifferentiable: integer inputs, output not a real floating scalar.
+        MixedBackends, BackendNotFound, BackendUnavailable, CapabilityError: see `get_backend`.
+
+    >>> print(grad(lambda x: x**3 + 2 * x, backend="reference")(3.0))
+    29.0
+    """
+    return Operator("grad", fun, argnums, has_aux, backend=backend)
+
+
+def value_and_grad(
+    fun: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    backend: BackendLike | None = None,
+) -> Operator:
+    """As `grad`, returning ``(value, gradient)``, or ``((value, aux), gradient)`` if `has_aux`.
+
+    >>> value, g = value_and_grad(lambda x: x * x, backend="reference")(3.0)
+    >>> print(value, g)
+    9.0 6.0
+    """
+    return Operator("value_and_grad", fun, argnums, has_aux, backend=backend)
+
+
+def jacobian(
+    fun: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    mode: str = "auto",
+    sparsity: None = None,
+    backend: BackendLike | None = None,
+) -> Operator:
+    """Dense Jacobian, as a callable with `fun`'s arguments.
+
+    Args:
+        mode: ``"forward"`` (n sweeps), ``"reverse"`` (m sweeps) or ``"auto"`` (forward if n <= m).
+        sparsity: not supported yet; must be None.
+
+    Returns:
+        A callable whose result is the output's tree of the input's tree; the leaf for an output of shape
+        s and an input of shape t has shape ``s + t``.
+
+    Raises:
+        ValueError: unknown mode. Else as `grad`, but the output may be of any shape.
+
+    >>> import numpy as np
+    >>> print(jacobian(lambda x: x * x, backend="reference")(np.array([1.0, 2.0])))
+    [[2. 0.]
+     [0. 4.]]
+    """
+    if mode not in MODES:
+        raise ValueError(f"jacobian has no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
+    if sparsity is not None:
+        raise NotImplementedError("jacobian(sparsity=...) is not supported yet; leave it out for a dense result")
+    return Operator("jacobian", fun, argnums, mode=mode, backend=backend)
+
+
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: bool = False,
+    backend: BackendLike | None = None,
+) -> Any:
+    """``(fun(*primals), J @ tangents)`` by one forward sweep; ``(out, tangent_out, aux)`` if `has_aux`.
+
+    Args:
+        primals: tuple of the arguments of `fun`, all differentiated.
+        tangents: tuple of the same tree, shapes and dtypes (Python numbers fit any scalar).
+
+    Raises:
+        SignatureMismatch: tangents unlike primals. Else as `grad`.
+
+    >>> out, tangent = jvp(lambda x: x * x, (3.0,), (1.0,), backend="reference")
+    >>> print(out, tangent)
+    9.0 6.0
+    """
+    _check_sequences(primals, tangents)
+    return Operator("jvp", fun, tuple(range(len(primals))), has_aux, backend=backend)(tuple(primals), tuple(tangents))
+
+
+def vjp(
+    fun: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: BackendLike | None = None
+) -> Any:
+    """``(fun(*primals), vjp_fn)``, or ``(out, vjp_fn, aux)`` if `has_aux`.
+
+    ``vjp_fn(cotangents)``, with the tree, shapes and dtypes of the output, gives the tuple of the primals'
+    cotangents, J^T @ cotangents, by one reverse sweep; it may be called any number of times.
+
+    Raises:
+        SignatureMismatch (from vjp_fn): cotangents unlike the output. Else as `grad`.
+
+    >>> out, vjp_fn = vjp(lambda x, y: x * y, 3.0, 4.0, backend="reference")
+    >>> print(out, *vjp_fn(1.0))
+    12.0 4.0 3.0
+    """
+    operator = Operator("vjp", fun, tuple(range(len(primals))), has_aux, backend=backend)
+    call = read_call(operator, primals, {})
+    with call.scope():
+        outs, pullback, aux = call.backend.vjp(call.flat_function(call.arrays), call.primals(call.arrays))
+        result = call.finish(call.out(outs)), call.finish(call.aux(aux))
+
+    def vjp_fn(cotangents: Any) -> Any:
+        with call.scope():
+            seeds = call.seeds("cotangents", cotangents, flatten(result[0])[1], outs, "the output")
+            return call.finish(call.like_primals(pullback(seeds)))
+
+    return (result[0], vjp_fn, result[1]) if has_aux else (result[0], vjp_fn)
+
+
+def _check_sequences(primals: Any, tangents: Any) -> None:
+    for name, value in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(value, (tuple, list)):
+            raise SignatureMismatch(f"jvp needs {name} as a tuple, one per argument; got {type(value).__name__}")
+
+
+def _read_at_point(operator: Operator, primals: tuple[Any, ...], seeds: Any) -> tuple[Call, Arrays]:
+    seed_leaves, seed_tree = flatten(seeds)
+    call = read_call(operator, primals, {}, also=seed_leaves)
+    call.seed_tree = seed_tree
+    with call.scope():
+        if operator.name == "jvp":
+            like = call.primals(call.arrays)
+            return call, call.seeds("tangents", seeds, call.active_tree, like, "primals")
+        return call, tuple(call.to_engine(leaf) for leaf in seed_leaves)
+
+
+# The operators proper: (call, arrays, seeds) -> result in engine arrays.
+
+
+def _value(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+    outs, _ = call.flat_function(arrays)(*call.primals(arrays))
+    return call.out(outs)
+
+
+def _value_and_grad(call: Call, arrays: Arrays, seeds: Arrays) -> tuple[PyTree, PyTree]:
+    fun = call.flat_function(arrays)
+
+    def scalar(*primals: Array) -> tuple[Arrays, Arrays]:
+        outs, aux = fun(*primals)
+        _check_scalar(call, outs)
+        return outs, aux
+
+    outs, grads, aux = call.backend.value_and_grad(scalar, call.primals(arrays))
+    value = call.out(outs)
+    return (value, call.aux(aux)) if call.operator.has_aux else value, call.like_primals(grads)
+
+
+def _grad(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+    value, grads = _value_and_grad(call, arrays, seeds)
+    return (grads, value[1]) if call.operator.has_aux else grads
+
+
+def _jvp(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+    outs, tangents, aux = call.backend.jvp(call.flat_function(arrays), call.primals(arrays), seeds)
+    result = call.out(outs), call.out(tangents)
+    return (*result, call.aux(aux)) if call.operator.has_aux else result
+
+
+def _vjp(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+    outs, pullback, _ = call.backend.vjp(call.flat_function(arrays), call.primals(arrays))
+    assert call.out_tree is not None and call.seed_tree is not None
+    cotangents = call.seeds("cotangents", unflatten(call.seed_tree, seeds), call.out_tree, outs, "the output")
+    return call.like_primals(pullback(cotangents))
+
+
+def _check_scalar(call: Call, outs: Arrays) -> None:
+    assert call.out_tree is not None
+    found = call.out([str(spec_of(out)) for out in outs])
+    if call.out_tree.num_nodes != 1 or len(outs) != 1 or outs[0].shape != ():
+        raise NotDifferentiable(
+            f"{call.operator.name} needs a function with one scalar output; {function_name(call.operator.fun)} "
+            f"returned {found}; use jacobian or vjp (or has_aux=True for further outputs)"
+        )
+    if "complex" in found:
+        raise NotDifferentiable(
+            f"{call.operator.name} needs a real output; {function_name(call.operator.fun)} returned {found}; "
+            "differentiate its real and imaginary parts, or use jvp or vjp"
+        )
+
+
+_APPLY: dict[str, Callable[[Call, Arrays, Arrays], PyTree]] = {
+    "value": _value,
+    "grad": _grad,
+    "value_and_grad": _value_and_grad,
+    "jvp": _jvp,
+    "vjp": _vjp,
+    "jacobian": dense_jacobian,
+}

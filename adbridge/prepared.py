@@ -1,0 +1,109 @@
+"""prepare: an operator made ready for arguments of one signature."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from adbridge.calls import Call
+from adbridge.errors import SignatureMismatch
+from adbridge.operators import Operator
+from adbridge.protocol import Arrays, Compiled
+from adbridge.trees import PyTree, Spec, TreeDef, check_specs, flatten, leaf_names, spec_of, unflatten
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An operator compiled (where its engine has a compiler) for one tree, shapes and dtypes.
+
+    Call it like the operator. `seconds` is what the preparation took.
+
+    Raises (when called):
+        SignatureMismatch: arguments of another tree, shape, dtype or static value.
+    """
+
+    operator: Operator
+    seconds: float
+    compiled: Compiled
+    _call: Call
+    _seed_specs: list[Spec]
+    _out_tree: list[TreeDef]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call, seeds = self.operator.read(args, kwargs)
+        self._check(call, seeds)
+        with call.scope():
+            return call.finish(self.run(*call.arrays, *seeds))
+
+    def arrays(self, *args: Any, **kwargs: Any) -> Arrays:
+        """The arguments as the flat engine arrays that `run` takes."""
+        call, seeds = self.operator.read(args, kwargs)
+        self._check(call, seeds)
+        return (*call.arrays, *seeds)
+
+    def run(self, *arrays: Any) -> PyTree:
+        """The result in engine arrays. Call it within `scope()`."""
+        outs = self.compiled.call(*arrays)
+        return unflatten(self._out_tree[0], outs)
+
+    def scope(self) -> Any:
+        """The context that the engine's arrays need (`Backend.scope`)."""
+        return self._call.scope()
+
+    def _check(self, call: Call, seeds: Arrays) -> None:
+        old = self._call
+        if call.backend is not old.backend:
+            raise SignatureMismatch(
+                f"prepared for backend {old.backend.name!r}, called for {call.backend.name!r}; "
+                "prepare it again or pass arrays of the same kind"
+            )
+        if call.treedef != old.treedef or call.slots != old.slots or call.statics != old.statics:
+            raise SignatureMismatch(
+                f"prepared for arguments {_show(old)}, called with {_show(call)}; prepare it again for these"
+            )
+        paths = leaf_names("argument ", old.treedef)
+        names = [paths[slot].replace("argument [0]", "argument ", 1) for slot in old.slots]
+        like = "the example it was prepared with"
+        check_specs(names, [spec_of(a) for a in call.arrays], [spec_of(a) for a in old.arrays], like)
+        seed_names = [f"seed {i}" for i in range(len(seeds))]
+        check_specs(seed_names, [spec_of(a) for a in seeds], self._seed_specs, like)
+
+
+def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) -> Prepared:
+    """Make an operator ready for arguments like the example's: ahead-of-time compiled on JAX, checked on all.
+
+    Args:
+        transformed: what `grad`, `value_and_grad` or `jacobian` returned. Without aux, for now.
+
+    Raises:
+        TypeError: not an operator. NotImplementedError: one with has_aux.
+
+    >>> import adbridge as ad
+    >>> g = ad.prepare(ad.grad(lambda x: x * x, backend="reference"), 1.0)
+    >>> print(g(3.0))
+    6.0
+    """
+    if not isinstance(transformed, Operator):
+        raise TypeError(f"prepare needs what grad, value_and_grad or jacobian return; got {transformed!r}")
+    if transformed.has_aux:
+        raise NotImplementedError("prepare of an operator with has_aux=True is not supported yet")
+    call, seeds = transformed.read(example_args, example_kwargs)
+    n, out_tree = len(call.arrays), [call.treedef]
+
+    def flat(*arrays: Any) -> Arrays:
+        leaves, out_tree[0] = flatten(transformed.apply(call, arrays[:n], arrays[n:]))
+        return tuple(leaves)
+
+    start = time.perf_counter()
+    with call.scope():
+        compiled = call.backend.compile(flat, (*call.arrays, *seeds))
+    seconds = time.perf_counter() - start
+    return Prepared(transformed, seconds, compiled, call, [spec_of(a) for a in seeds], out_tree)
+
+
+def _show(call: Call) -> str:
+    specs = {slot: str(spec_of(array)) for slot, array in zip(call.slots, call.arrays, strict=True)}
+    leaves = [specs.get(i, repr(leaf)) for i, leaf in enumerate(call.statics)]
+    args, kwargs = unflatten(call.treedef, leaves)
+    return f"{args}{kwargs or ''}".replace("'", "")

@@ -1,0 +1,91 @@
+"""JAX. float64 goes through the scoped x64 switch, so that JAX's global config stays as its user set it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
+
+_WIDE = frozenset({"float64", "complex128", "int64", "uint64"})
+
+
+class JaxBackend(Backend):
+    """Adapter of JAX; ``device`` is a JAX platform name, ``"cpu"`` or ``"gpu"``."""
+
+    name = "jax"
+
+    @cached_property
+    def _device(self) -> Any:
+        return jax.devices(self.device)[0]
+
+    @cached_property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # cached: asking starts the engine
+        return Capabilities(
+            devices=tuple(dict.fromkeys(["cpu", *(device.platform for device in jax.devices())])),
+            dtypes=("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
+            batching=True,
+            compile=True,
+        )
+
+    @property
+    def engine_version(self) -> str:
+        return jax.__version__
+
+    @property
+    def namespace(self) -> Any:
+        return jnp
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, jax.Array)
+
+    def scope(self, dtypes: Sequence[str]) -> AbstractContextManager[Any]:
+        return jax.enable_x64(True) if _WIDE.intersection(dtypes) else nullcontext()
+
+    def from_numpy(self, array: npt.NDArray[Any]) -> Array:
+        return jax.device_put(array, self._device, may_alias=False)
+
+    def to_numpy(self, array: Array) -> Any:
+        return array if isinstance(array, jax.core.Tracer) else np.array(array)
+
+    def synchronize(self, arrays: Sequence[Array]) -> None:
+        jax.block_until_ready(arrays)
+
+    def jvp(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays, Arrays]:
+        return jax.jvp(fun, primals, tangents, has_aux=True)
+
+    def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
+        return jax.vjp(fun, *primals, has_aux=True)
+
+    def jvp_batch(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
+        def push(*seed: Array) -> tuple[Arrays, Arrays]:
+            return jax.jvp(fun, primals, seed, has_aux=True)[:2]
+
+        return jax.vmap(push, out_axes=(None, 0))(*tangents)
+
+    def vjp_batch(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap]:
+        outs, pullback, _ = jax.vjp(fun, *primals, has_aux=True)
+        return outs, jax.vmap(pullback)
+
+    def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
+        compiled = jax.jit(fun).lower(*arrays).compile()
+        memory = compiled.memory_analysis()
+        # Not `peak_memory_in_bytes`: that is wrong under scan.
+        peak = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes
+            - memory.alias_size_in_bytes
+        )
+        return Compiled(compiled, peak)
+
+    def peak_alloc(self, compiled: Compiled, arrays: Arrays) -> tuple[int, str]:
+        assert compiled.peak_bytes is not None, "JAX functions are measured compiled"
+        return compiled.peak_bytes, "xla arg+out+temp-alias"

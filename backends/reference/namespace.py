@@ -1,0 +1,289 @@
+"""The array API namespace of tracers: primitives under their standard names, and functions made of them.
+
+Creation functions, dtypes and constants are NumPy's own. A NumPy function without an entry here raises
+NotDifferentiable when it meets a tracer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adbridge.backends.reference.primitives import Traced
+from adbridge.backends.reference.rules import elementwise, linalg, reductions, shaping
+from adbridge.backends.reference.rules.elementwise import (
+    abs,
+    acos,
+    acosh,
+    add,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
+    ceil,
+    conj,
+    copysign,
+    cos,
+    cosh,
+    divide,
+    equal,
+    exp,
+    exp2,
+    expm1,
+    floor,
+    floor_divide,
+    greater,
+    greater_equal,
+    hypot,
+    imag,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log2,
+    log10,
+    logaddexp,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    pow,
+    real,
+    reciprocal,
+    remainder,
+    round,
+    sign,
+    signbit,
+    sin,
+    sinh,
+    sqrt,
+    square,
+    subtract,
+    tan,
+    tanh,
+    trunc,
+    where,
+)
+from adbridge.backends.reference.rules.linalg import matmul
+from adbridge.backends.reference.tracer import concrete
+
+__array_api_version__ = "2024.12"
+
+Axis = int | Sequence[int] | None
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(np, name)
+
+
+# Arrays and dtypes.
+
+
+def asarray(x: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:
+    if isinstance(x, Traced):
+        return x if dtype is None else astype(x, dtype)
+    return np.asarray(x, dtype=dtype, copy=copy)
+
+
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+    return elementwise.astype(x, dtype=np.dtype(dtype))
+
+
+def zeros_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
+    return np.zeros(x.shape, dtype or x.dtype)
+
+
+def ones_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
+    return np.ones(x.shape, dtype or x.dtype)
+
+
+def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return np.full(x.shape, fill_value, dtype or x.dtype)
+
+
+def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else maximum(x, min)
+    return x if max is None else minimum(x, max)
+
+
+# Reductions and scans.
+
+
+def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    x = x if dtype is None else astype(x, dtype)
+    return reductions.sum(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return reductions.max(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return reductions.min(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return reductions.all(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return reductions.any(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Any:
+    return reductions.argmax(x, axis=axis, keepdims=keepdims)
+
+
+def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Any:
+    return reductions.argmin(x, axis=axis, keepdims=keepdims)
+
+
+def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    """By halving, so that no derivative divides by an element: right at zeros, to any order."""
+    x = x if dtype is None else astype(x, dtype)
+    axes = _axes(x, axis)
+    kept = [i for i in range(len(x.shape)) if i not in axes]
+    shape = tuple(x.shape[i] for i in kept)
+    flat = reshape(permute_dims(x, (*kept, *axes)), (*shape, math.prod(x.shape[i] for i in axes)))
+    if flat.shape[-1] == 0:
+        flat = np.ones((*shape, 1), x.dtype)
+    while flat.shape[-1] > 1:
+        half, odd = divmod(flat.shape[-1], 2)
+        pairs = flat[..., :half] * flat[..., half : 2 * half]
+        flat = concat([pairs, flat[..., 2 * half :]], axis=-1) if odd else pairs
+    return reshape(flat, reductions.kept_shape(x.shape, axes) if keepdims else shape)
+
+
+def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    return sum(x, axis=axis, keepdims=keepdims) / math.prod(x.shape[i] for i in _axes(x, axis))
+
+
+def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    count = math.prod(x.shape[i] for i in _axes(x, axis))
+    return sum(square(x - mean(x, axis=axis, keepdims=True)), axis=axis, keepdims=keepdims) / (count - correction)
+
+
+def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    return sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
+
+
+def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
+    x = x if dtype is None else astype(x, dtype)
+    axis = 0 if axis is None else axis % len(x.shape)
+    total = reductions.cumulative_sum(x, axis=axis)
+    if not include_initial:
+        return total
+    return concat([np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), x.dtype), total], axis=axis)
+
+
+# Shapes, indexing, joining.
+
+
+def reshape(x: Any, /, shape: Sequence[int], *, copy: bool | None = None) -> Any:
+    return shaping.reshape(x, shape=np.broadcast_to(np.int8(0), x.shape).reshape(shape).shape)
+
+
+def permute_dims(x: Any, /, axes: Sequence[int]) -> Any:
+    return shaping.permute_dims(x, axes=tuple(a % len(x.shape) for a in axes))
+
+
+def broadcast_to(x: Any, /, shape: Sequence[int]) -> Any:
+    return shaping.broadcast_to(x, shape=tuple(shape))
+
+
+def broadcast_arrays(*arrays: Any) -> list[Any]:
+    shape = np.broadcast_shapes(*(a.shape for a in arrays))
+    return [broadcast_to(a, shape) for a in arrays]
+
+
+def expand_dims(x: Any, /, *, axis: int = 0) -> Any:
+    axis = axis % (len(x.shape) + 1)
+    return shaping.reshape(x, shape=(*x.shape[:axis], 1, *x.shape[axis:]))
+
+
+def squeeze(x: Any, /, axis: int | Sequence[int]) -> Any:
+    axes = _axes(x, axis)
+    wrong = [i for i in axes if x.shape[i] != 1]
+    if wrong:
+        raise ValueError(f"cannot squeeze axis {wrong[0]} of size {x.shape[wrong[0]]}")
+    return shaping.reshape(x, shape=tuple(size for i, size in enumerate(x.shape) if i not in axes))
+
+
+def flip(x: Any, /, *, axis: Axis = None) -> Any:
+    axes = _axes(x, axis)
+    key = tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(len(x.shape)))
+    return shaping.getitem(x, key=key)
+
+
+def moveaxis(x: Any, source: int, destination: int, /) -> Any:
+    order = [i for i in range(len(x.shape)) if i != source % len(x.shape)]
+    order.insert(destination % len(x.shape), source % len(x.shape))
+    return permute_dims(x, order)
+
+
+def getitem(x: Any, key: Any) -> Any:
+    """``x[key]``; indices computed under a trace count by their values."""
+    parts = tuple(_index(part) for part in key) if isinstance(key, tuple) else _index(key)
+    return shaping.getitem(x, key=parts)
+
+
+def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+    axis = 0 if axis is None else axis % len(x.shape)
+    return getitem(x, (*(slice(None),) * axis, indices))
+
+
+def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Any:
+    if axis is None:
+        return concat([reshape(a, (-1,)) for a in arrays], axis=0)
+    return shaping.concat(*arrays, axis=axis % len(arrays[0].shape))
+
+
+def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Any:
+    return concat([expand_dims(asarray(a), axis=axis) for a in arrays], axis=axis)
+
+
+# Linear algebra.
+
+
+def matrix_transpose(x: Any, /) -> Any:
+    return linalg.swap_last(x)
+
+
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
+    return sum(conj(x1) * x2, axis=axis)
+
+
+def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -> Any:
+    k1, k2 = len(x1.shape), len(x2.shape)
+    if isinstance(axes, int):
+        axes = (range(k1 - axes, k1), range(axes))
+    over1, over2 = [a % k1 for a in axes[0]], [a % k2 for a in axes[1]]
+    free1, free2 = [i for i in range(k1) if i not in over1], [i for i in range(k2) if i not in over2]
+    shape = (*(x1.shape[i] for i in free1), *(x2.shape[i] for i in free2))
+    inner = math.prod(x1.shape[i] for i in over1)
+    left = reshape(permute_dims(x1, (*free1, *over1)), (math.prod(x1.shape[i] for i in free1), inner))
+    right = reshape(permute_dims(x2, (*over2, *free2)), (inner, math.prod(x2.shape[i] for i in free2)))
+    return reshape(matmul(left, right), shape)
+
+
+def _axes(x: Any, axis: Axis) -> tuple[int, ...]:
+    count = len(x.shape)
+    if axis is None:
+        return tuple(range(count))
+    return tuple(np.lib.array_utils.normalize_axis_tuple(axis, count))
+
+
+def _index(part: Any) -> Any:
+    return concrete(part) if isinstance(part, Traced) else part

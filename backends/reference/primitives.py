@@ -1,0 +1,185 @@
+"""Primitive operations, and how a rule table makes them.
+
+A primitive is one row: a name, its NumPy implementation, and what a derivative needs of it.
+
+- Every differentiable primitive has a JVP rule. `defjvp` takes one function per argument,
+  ``rule(t, y, *args, **params)``: what that argument's tangent t contributes to the tangent of the
+  result y. Contributions are broadcast to y's shape, cast to y's dtype, and summed.
+- A primitive that rules apply to tangents is linear: `deftranspose` gives it one function per argument,
+  ``rule(ct, *args, **params)``, the cotangent of that argument, where the argument itself is known by shape
+  and dtype alone; and the shape of its result. Axes that the primitive broadcast are summed back.
+- `deflinear` is both, for a primitive that is linear in each argument taken alone.
+- `defzero`: integer, boolean and piecewise constant results.
+
+Rules are written with primitives, so that they can be recorded and differentiated in their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adbridge.errors import NotDifferentiable
+
+if TYPE_CHECKING:
+    from adbridge.backends.reference.tracer import Trace
+
+Rule = Callable[..., Any] | None
+
+
+class Spec:
+    """Shape and dtype of a value that is not computed."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+
+class Var(Spec):
+    """The result of one step of a program: its place in the list, shape and dtype."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(shape, dtype)
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"v{self.index}"
+
+
+class Traced:
+    """Base of `tracer.Tracer`: here, so that primitives know tracers without importing them."""
+
+    __slots__ = ("trace", "value")
+    trace: Trace
+    value: Any
+
+
+class Primitive:
+    """One operation. Calling it evaluates it, or hands it to the trace of its tracers."""
+
+    __slots__ = ("impl", "jvp", "name", "spec", "transpose")
+
+    def __init__(self, name: str, impl: Callable[..., Any]) -> None:
+        self.name = name
+        self.impl = impl
+        self.jvp: Callable[[Sequence[Any], Any, tuple[Any, ...], dict[str, Any]], Any] = _missing_rule(name)
+        self.spec: Callable[..., Spec] | None = None
+        self.transpose: Callable[[Any, tuple[Any, ...], dict[str, Any]], Sequence[Any]] | None = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        top: Trace | None = None
+        for arg in args:
+            if isinstance(arg, Traced) and (top is None or arg.trace.level > top.level):
+                top = arg.trace
+        if top is None:
+            return self.impl(*args, **params)
+        return top.process(self, args, params)
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+
+
+def primitive(name: str, impl: Callable[..., Any]) -> Primitive:
+    """A new row, without rules yet: differentiating it raises NotDifferentiable."""
+    assert name not in PRIMITIVES, f"primitive {name!r} is defined twice"
+    PRIMITIVES[name] = Primitive(name, impl)
+    return PRIMITIVES[name]
+
+
+def defjvp(prim: Primitive, *rules: Rule) -> Primitive:
+    """One rule per argument; None where the result does not depend on it differentiably."""
+
+    def jvp(tangents: Sequence[Any], y: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        total = None
+        for t, rule in zip(tangents, rules, strict=True):
+            if t is not None and rule is not None:
+                part = fit(rule(t, y, *args, **params), y)
+                total = part if total is None else PRIMITIVES["add"](total, part)
+        return total
+
+    prim.jvp = jvp
+    return prim
+
+
+def deftranspose(prim: Primitive, spec: Callable[..., Spec], *rules: Rule) -> Primitive:
+    """One rule per argument; None where the primitive is not linear in it. `spec` gives the result's shape."""
+
+    def transpose(ct: Any, args: tuple[Any, ...], params: dict[str, Any]) -> list[Any]:
+        return [
+            rule(ct, *args, **params) if rule is not None and type(arg) is Var else None
+            for arg, rule in zip(args, rules, strict=True)
+        ]
+
+    prim.spec = spec
+    prim.transpose = transpose
+    return prim
+
+
+def deflinear(prim: Primitive, spec: Callable[..., Spec], *transposes: Rule) -> Primitive:
+    """`deftranspose`, and as JVP the primitive itself, argument by argument."""
+
+    def rule_for(i: int) -> Rule:
+        if transposes[i] is None:
+            return None
+        return lambda t, y, *args, **params: prim(*args[:i], t, *args[i + 1 :], **params)
+
+    deftranspose(prim, spec, *transposes)
+    return defjvp(prim, *map(rule_for, range(len(transposes))))
+
+
+def defzero(prim: Primitive) -> Primitive:
+    """The result is integer, boolean or piecewise constant: its tangent is zero."""
+    prim.jvp = lambda tangents, y, args, params: None
+    return prim
+
+
+def fit(tangent: Any, y: Any) -> Any:
+    """A tangent broadcast and cast to y's shape and dtype."""
+    if tangent.shape != y.shape:
+        tangent = PRIMITIVES["broadcast_to"](tangent, shape=y.shape)
+    return _cast(tangent, y.dtype)
+
+
+def unfit(cotangent: Any, like: Any) -> Any:
+    """The transpose of `fit`: a cotangent summed and cast to `like`'s shape and dtype."""
+    if cotangent.shape != like.shape:
+        extra = len(cotangent.shape) - len(like.shape)
+        stretched = [i + extra for i, size in enumerate(like.shape) if size != cotangent.shape[i + extra]]
+        cotangent = PRIMITIVES["sum"](cotangent, axis=(*range(extra), *stretched), keepdims=True)
+        cotangent = PRIMITIVES["reshape"](cotangent, shape=like.shape)
+    return _cast(cotangent, like.dtype)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    if x.dtype == dtype:
+        return x
+    if x.dtype.kind == "c" and dtype.kind != "c":
+        x = PRIMITIVES["real"](x)
+    return x if x.dtype == dtype else PRIMITIVES["astype"](x, dtype=dtype)
+
+
+def elementwise_spec(*args: Any, **params: Any) -> Spec:
+    """Spec of an elementwise result, by NumPy's broadcasting and promotion."""
+    shapes = {arg.shape for arg in args if hasattr(arg, "shape")}
+    dtypes = {arg.dtype for arg in args if hasattr(arg, "dtype")}
+    shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+    return Spec(shape, dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes))
+
+
+def _missing_rule(name: str) -> Callable[..., Any]:
+    def jvp(*args: Any) -> Any:
+        raise NotDifferentiable(
+            f"the reference engine has no derivative rule for {name!r}; write the function with other "
+            "operations, or choose another backend"
+        )
+
+    return jvp
