@@ -1,0 +1,264 @@
+"""The processes that measure: a zygote per backend, and a forked child per job.
+
+The zygote has imported the engine but not started it, so that a child costs milliseconds instead of the
+import's seconds and still owns a fresh engine. What a child does (hang, crash, run out of memory) ends
+with it. An engine that cannot be forked safely gets a fresh interpreter per job instead.
+
+Run as ``python -m adbridge.bench.worker FD``; FD is a duplex pipe. Jobs come in, messages go out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import sys
+import traceback
+import warnings
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optree
+
+from adbridge.bench.measure import Case, Seeds, Timing, seeds_for, time_case
+from adbridge.bench.memory import peak_rss_delta
+from adbridge.bench.problem import Answer, Instance, Suite, get_suite
+from adbridge.errors import CapabilityError, DataError
+from adbridge.protocol import Backend
+from adbridge.registry import BackendLike, backend_class, get_backend
+from adbridge.trees import PyTree
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance comes from, for another process to make it again."""
+
+    suite: str | Suite
+    problem: str
+    n: int
+    m: int
+    data: str | None = None
+    label: str = ""
+    dtype: str = "float64"
+
+    def load(self) -> Instance:
+        """The instance, its inexact arrays rounded to `dtype`."""
+        suite = get_suite(self.suite) if isinstance(self.suite, str) else self.suite
+        problem = suite.problem(self.problem)
+        if self.data is None:
+            instance = problem.instance(self.n, self.m)
+        else:
+            assert problem.load is not None
+            found = problem.load(Path(self.data))
+            if self.label not in found:
+                raise DataError(f"{self.data} no longer holds {self.label!r}; it has: {', '.join(found)}")
+            instance = found[self.label]
+        return replace(instance, args=_cast(instance.args, self.dtype))
+
+    def answer(self, instance: Instance) -> Answer:
+        """The right answer at the rounded arguments, in float64."""
+        return instance.answer(*_cast(instance.args, "float64"))
+
+
+def _cast(tree: PyTree, dtype: str) -> PyTree:
+    def leaf(x: Any) -> Any:
+        if not isinstance(x, (np.ndarray, np.generic)) and not (isinstance(x, float)):
+            return x
+        array = np.asarray(x)
+        return array.astype(dtype) if array.dtype.kind == "f" else array
+
+    return optree.tree_map(leaf, tree)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Some operators of one instance; to be timed (and checked), or measured for memory."""
+
+    place: Place
+    device: str
+    operators: tuple[str, ...]
+    seconds: float
+    memory: bool = False
+
+
+@dataclass(frozen=True)
+class Started:
+    """The process `pid` begins with an operator."""
+
+    operator: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Timed:
+    operator: str
+    timing: Timing
+    result: PyTree
+    engine_version: str
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Bytes; None where the platform cannot tell."""
+
+    operator: str
+    peak_alloc_bytes: int
+    alloc_source: str
+    peak_rss_delta_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The operator raised. `outcome`: unsupported, out-of-memory or error."""
+
+    operator: str
+    outcome: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The job's process has ended, by `signal` if that is not 0; `last`: it was the zygote itself."""
+
+    signal: int = 0
+    last: bool = False
+
+
+Message = Started | Timed | Weighed | Failed | Ended
+
+
+def do_job(job: Job, backend: BackendLike, messages: Connection) -> None:
+    """Measure the job's operators in turn; what one of them raises is a message, and the next goes on."""
+    ready = None
+    for operator in job.operators:
+        messages.send(Started(operator, os.getpid()))
+        try:
+            if ready is None:
+                ready = _make_ready(job, backend)
+            case = Case(operator, *ready)
+            if job.memory:
+                messages.send(_weigh(operator, case))
+            else:
+                timing, result = time_case(case, job.seconds)
+                messages.send(Timed(operator, timing, result, case.backend.engine_version))
+        except Exception as exc:
+            messages.send(_failure(operator, exc))
+
+
+def _make_ready(job: Job, which: BackendLike) -> tuple[Instance, Seeds, Backend]:
+    backend = get_backend(which, device=job.device) if isinstance(which, str) else which
+    instance = job.place.load()
+    return instance, seeds_for(instance, _cast(job.place.answer(instance).value, job.place.dtype)), backend
+
+
+def _weigh(operator: str, case: Case) -> Weighed:
+    prepared, arrays = case.prepare()
+    backend = case.backend
+
+    def call() -> None:
+        out = prepared.compiled.call(*arrays)
+        backend.synchronize(out)
+
+    with prepared.scope():
+        try:
+            rss = peak_rss_delta(call)
+        except CapabilityError:
+            rss = None
+        peak, source = backend.peak_alloc(prepared.compiled, arrays)
+    return Weighed(operator, peak, source, rss)
+
+
+def _failure(operator: str, exc: Exception) -> Failed:
+    if isinstance(exc, CapabilityError):
+        return Failed(operator, "unsupported", str(exc))
+    if isinstance(exc, MemoryError) or "out of memory" in str(exc).lower():
+        return Failed(operator, "out-of-memory", str(exc) or "MemoryError")
+    traceback.print_exception(exc)  # into the run's log
+    return Failed(operator, "error", f"{type(exc).__name__}: {exc}")
+
+
+def serve(messages: Connection) -> None:
+    """Take jobs until the other end closes; each in a fork of this process, or in this process and then end."""
+    sys.path[:] = messages.recv()  # on its own: what follows may need it to be unpickled
+    try:
+        backend = messages.recv()
+        fork_safe = _import_engine(backend)
+    except Exception as exc:
+        _decline(messages, exc)
+        return
+    gc.freeze()  # the collector leaves the engine's modules alone: children neither walk nor copy them
+    while True:
+        try:
+            job = messages.recv()
+        except EOFError:
+            return
+        if not fork_safe:
+            do_job(job, backend, messages)
+            messages.send(Ended(last=True))
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            # JAX warns of forks after its threads have started; here they have not.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            child = os.fork()
+        if child == 0:
+            _child(job, backend, messages)
+        _await(child, messages)
+
+
+def _decline(messages: Connection, exc: Exception) -> None:
+    """The engine cannot be imported: every operator of every job fails with this reason."""
+    traceback.print_exception(exc)
+    with contextlib.suppress(EOFError):
+        while True:
+            for operator in messages.recv().operators:
+                messages.send(Failed(operator, "error", f"{type(exc).__name__}: {exc}"))
+            messages.send(Ended())
+
+
+def _import_engine(backend: BackendLike) -> bool:
+    """Import the adapter and its engine; whether this process may fork now."""
+    found = backend_class(backend) if isinstance(backend, str) else type(backend)
+    for module in found.late_imports:
+        # Private modules: another version of the engine may not have them, and then imports what it needs.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    return found.fork_safe and hasattr(os, "fork")
+
+
+def _child(job: Job, backend: BackendLike, messages: Connection) -> None:
+    code = 1
+    try:
+        do_job(job, backend, messages)
+        code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _await(child: int, messages: Connection) -> None:
+    """Wait for the child; end it, and this process, if the other end of the pipe goes away."""
+    handle = os.pidfd_open(child)
+    try:
+        ready = wait([handle, messages])
+        if handle not in ready:
+            os.kill(child, signal.SIGKILL)
+            sys.exit(1)
+    finally:
+        os.close(handle)
+    status = os.waitpid(child, 0)[1]
+    messages.send(Ended(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
+
+
+if __name__ == "__main__":
+    # Under its real name, so that messages unpickle as the classes that the other side knows.
+    from adbridge.bench.worker import serve as serve_here
+
+    serve_here(Connection(int(sys.argv[1])))

@@ -1,0 +1,172 @@
+"""The command line: `adbridge backends`, `adbridge run`.
+
+Exit codes: 0 all agree, 1 disagreement, 2 wrong usage, 3 the run itself failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adbridge import __version__
+from adbridge.errors import (
+    AdbridgeError,
+    BackendNotFound,
+    BackendUnavailable,
+    CapabilityError,
+    DataError,
+    SuiteNotFound,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_USAGE_ERRORS = (BackendNotFound, BackendUnavailable, CapabilityError, DataError, SuiteNotFound)
+USAGE, FAILED = 2, 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """One grad/jvp/vjp protocol over several automatic-differentiation engines."""
+
+
+@cli.command()
+def backends() -> None:
+    """List the backends: engine, version, devices, and how to install what is missing."""
+    from rich.table import Table
+
+    from adbridge.registry import backends as frame
+
+    table = Table(title="backends")
+    for column in ("name", "version", "devices", "capabilities"):
+        table.add_column(column)
+    rows = frame().to_dict("records")
+    for row in rows:
+        if row["available"]:
+            table.add_row(row["name"], row["engine_version"], row["devices"], row["capabilities"])
+        else:
+            table.add_row(row["name"], "[yellow]not available[/]", "", "")
+    console = _console()
+    console.print(table)
+    for row in rows:
+        if not row["available"]:
+            console.print(row["why_not"], markup=False, highlight=False)
+
+
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        sizes = tuple(int(float(word)) for word in value.split(","))
+        if any(s < 1 or s != float(word) for s, word in zip(sizes, value.split(","), strict=True)):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is not a list of positive sizes such as 100,1e4") from None
+    return sizes
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [word.strip() for word in value.split(",") if word.strip()]
+
+
+@cli.command()
+@click.argument("suites", nargs=-1, metavar="[SUITE]...")
+@click.option("--backends", "names", callback=_names, metavar="A,B", help="Backends to run; default: all installed.")
+@click.option("--n", callback=_sizes, metavar="N,N", help="Numbers of inputs, for problems that are free in n.")
+@click.option("--m", callback=_sizes, metavar="M,M", help="Numbers of outputs, for problems that are free in m.")
+@click.option("--data", type=click.Path(path_type=Path), help="File or folder of real inputs (ADBench).")
+@click.option("--device", default="cpu", show_default=True, help="Device of every backend.")
+@click.option("--dtype", default="float64", show_default=True, type=click.Choice(["float64", "float32"]))
+@click.option("--out", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the runs.")
+@click.option("--seconds", default=0.1, show_default=True, help="Steady-state timing per case, in seconds.")
+@click.option("--timeout", default=120.0, show_default=True, help="Longest silence of a process, in seconds.")
+@click.option("--memory/--no-memory", default=True, help="Measure peak memory, too.")
+def run(
+    suites: tuple[str, ...],
+    names: list[str] | None,
+    n: tuple[int, ...] | None,
+    m: tuple[int, ...] | None,
+    data: Path | None,
+    device: str,
+    dtype: str,
+    out: Path,
+    seconds: float,
+    timeout: float,
+    memory: bool,
+) -> None:
+    """Check that backends agree on the problems of each SUITE (default: quick), and record time and memory.
+
+    Suites: textbook, elementary, scaling, adbench, quick, or MODULE:SUITE.
+    """
+    from adbridge.bench.runner import run as run_suites
+    from adbridge.report.tables import run_tables
+
+    console = _console()
+    with _Progress(console) as progress:
+        done = run_suites(
+            suites or ("quick",),
+            backends=names,
+            n=n,
+            m=m,
+            data=data,
+            device=device,
+            dtype=dtype,
+            out=out,
+            seconds=seconds,
+            timeout=timeout,
+            memory=memory,
+            progress=progress,
+        )
+    console.print(run_tables(done, console.width))
+    sys.exit(done.exit_code)
+
+
+class _Progress:
+    """A progress bar over the groups of a run; called by the runner."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("starting", total=None)
+
+    def __enter__(self) -> _Progress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, description=what)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    # A log or a pipe has no width of its own: there, tables need not be folded to 80 columns.
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+
+
+def main() -> None:
+    """Entry point: every error becomes a message and an exit code."""
+    try:
+        cli(prog_name="adbridge")
+    except AdbridgeError as exc:
+        click.echo(f"error: {exc}", err=True)
+        sys.exit(USAGE if isinstance(exc, _USAGE_ERRORS) else FAILED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

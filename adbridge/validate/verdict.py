@@ -1,0 +1,113 @@
+"""Verdicts: is a result right, and if several differ, which one is off, by how much, where."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adbridge.trees import PyTree, flatten, leaf_names
+
+# From best to worst; a report's verdict is the worst of its comparisons.
+VERDICTS = ("agree", "convention", "infinite", "undefined", "unsupported", "unresolved", "error", "wrong")
+
+# Largest norm-wise relative error that counts as agreement. Rounding in the problems' sums of up to a
+# million terms stays a hundred times below these; a derivative rule that is off in its tenth (third) digit
+# does not. They depend on the dtype and not on the size: the norm is the maximum norm.
+TOLERANCE = {"float64": 1e-10, "complex128": 1e-10, "float32": 1e-4, "complex64": 1e-4}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a result is from the expected one.
+
+    `error` is max|got - expected| / max|expected|, taken leaf by leaf, the worst leaf counting; `entry`
+    names its worst entry, where the values are `got` and `expected`. NaN where a number is expected, or
+    another structure or shape, is an infinite error, said in `note`.
+    """
+
+    error: float
+    entry: str = ""
+    got: float | complex = 0.0
+    expected: float | complex = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one backend's result, and the difference that it rests on."""
+
+    verdict: str
+    difference: Difference
+
+
+def difference(got: PyTree, expected: PyTree) -> Difference:
+    """Compare two trees of NumPy arrays."""
+    got_leaves, got_tree = flatten(got)
+    leaves, tree = flatten(expected)
+    if got_tree != tree:
+        return Difference(np.inf, note=f"tree structure {got_tree}, expected {tree}")
+    overall = max((_norm(leaf) for leaf in leaves), default=0.0)
+    worst = Difference(0.0)
+    for name, a, b in zip(leaf_names("", tree), got_leaves, leaves, strict=True):
+        # A leaf far below the others is judged at 1e-4 of their scale: it may be what their rounding left.
+        found = _leaf_difference(name, np.asarray(a), np.asarray(b), 1e-4 * overall)
+        if not found.error <= worst.error:
+            worst = found
+    return worst
+
+
+def _leaf_difference(name: str, got: Any, expected: Any, floor: float) -> Difference:
+    if got.shape != expected.shape:
+        return Difference(np.inf, name, note=f"shape {got.shape}, expected {expected.shape}")
+    if not got.size:
+        return Difference(0.0)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(got - expected)
+    distance = np.where(got == expected, 0.0, np.where(np.isnan(distance), np.inf, distance))
+    place = np.unravel_index(int(np.argmax(distance)), distance.shape)
+    scale = max(_norm(expected), floor) or 1.0
+    entry = name + (f"[{', '.join(map(str, place))}]" if place else "")
+    note = "not finite" if not np.isfinite(got[place]) else ""
+    return Difference(float(distance[place] / scale), entry, got[place].item(), expected[place].item(), note)
+
+
+def _norm(leaf: Any) -> float:
+    finite = np.abs(np.asarray(leaf))
+    return float(np.max(finite, initial=0.0, where=np.isfinite(finite)))
+
+
+def judge(results: dict[str, PyTree], answer: PyTree | None, tolerance: float) -> dict[str, Judgement]:
+    """A verdict on each backend's result.
+
+    Against the known answer where there is one. Else by majority: results that agree with more than half
+    of all results are right, the others wrong; without a majority nobody can say, and all are
+    `unresolved`. A single result without an answer has been compared with nothing: `unresolved`.
+    """
+    if answer is not None:
+        return {name: _against(result, answer, tolerance) for name, result in results.items()}
+    for result in results.values():
+        verdicts = {name: _against(other, result, tolerance) for name, other in results.items()}
+        votes = sum(j.verdict == "agree" for j in verdicts.values())
+        if votes > 1 and 2 * votes > len(results):
+            return verdicts
+    note = "no known answer and no majority among the backends"
+    return {name: Judgement("unresolved", Difference(np.nan, note=note)) for name in results}
+
+
+def _against(result: PyTree, expected: PyTree, tolerance: float) -> Judgement:
+    found = difference(result, expected)
+    return Judgement("agree" if found.error <= tolerance else "wrong", found)
+
+
+def disagreement(results: dict[str, PyTree], name: str, right: Collection[str]) -> float:
+    """Largest relative difference between one backend's result and those that are right; NaN if none other is."""
+    others = [difference(results[name], results[other]).error for other in right if other != name]
+    return max(others, default=float("nan"))
+
+
+def worst(verdicts: list[str]) -> str:
+    """The worst verdict; ``unresolved`` if there is none: zero comparisons is not a pass."""
+    return max(verdicts, key=VERDICTS.index, default="unresolved")
