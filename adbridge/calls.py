@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optree
 
 from adbridge.errors import CapabilityError, NotDifferentiable, SignatureMismatch
 from adbridge.protocol import Array, Arrays, Backend, FlatFunction
-from adbridge.registry import choose, enclosing, inside
+from adbridge.registry import choose, inside, within
 from adbridge.trees import (
     PyTree,
     Spec,
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 Argnums = int | tuple[int, ...]
 
 _NUMPY = (np.ndarray, np.generic)
-_INEXACT = frozenset({"float16", "bfloat16", "float32", "float64", "float128", "complex64", "complex128"})
+_REAL = {"float16", "bfloat16", "float32", "float64", "float128"}
+_INEXACT = frozenset({*_REAL, "complex64", "complex128", "complex256"})
 _HOLE = object()  # stands for an engine array among the aux leaves
 
 
@@ -127,18 +130,22 @@ class Call:
 
     def finish(self, result: PyTree) -> PyTree:
         """To NumPy if NumPy came in. Within an enclosing operator, arrays stay the engine's."""
-        if not self.numpy_out:
+        if not self.numpy_out or within(self.backend):
             return result
         leaves, treedef = flatten(result)
-        backend = self.backend
-        return unflatten(
-            treedef, [backend.to_numpy(x) if isinstance(x, _NUMPY) or backend.owns(x) else x for x in leaves]
-        )
+        return unflatten(treedef, [self._to_numpy(leaf) for leaf in leaves])
+
+    def _to_numpy(self, leaf: Any) -> Any:
+        if isinstance(leaf, _NUMPY):
+            return np.array(leaf)
+        return self.backend.to_numpy(leaf) if self.backend.owns(leaf) else leaf
 
     def seeds(self, what: str, tree: PyTree, treedef: TreeDef, like: Arrays, root: str) -> Arrays:
         """Tangents or cotangents as engine arrays, checked against the arrays that they belong to."""
         leaves, got = flatten(tree)
         check_structure(what, got, treedef, root)
+        choose(self.backend, leaves)
+        leaves = [_plain(leaf) for leaf in leaves]
         names, specs = leaf_names(what, treedef), [spec_of(array) for array in like]
         arrays = [_weak(leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
         for name, leaf in zip(names, arrays, strict=True):
@@ -156,14 +163,14 @@ def read_call(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any],
     """Choose the backend (by the leaves of `also`, too), convert the arrays, find the differentiated ones."""
     chosen = _positive_argnums(operator, len(args))
     leaves, treedef = flatten((args, kwargs))
+    leaves = [_plain(leaf) for leaf in leaves]
     backend, own = choose(operator.backend, [*leaves, *also])
     arguments = treedef.child(0).children()
-    starts = np.cumsum([0, *(tree.num_leaves for tree in arguments)]).tolist()
+    starts = list(accumulate((tree.num_leaves for tree in arguments), initial=0))
     wanted = [slot for a in chosen for slot in range(starts[a], starts[a + 1])]
-    names = [name for a in chosen for name in leaf_names(f"argument {a}", arguments[a])]
-    for slot, name in zip(wanted, names, strict=True):
-        leaves[slot] = _differentiable(operator, backend, leaves[slot], name)
-    slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, _NUMPY) or backend.owns(leaf)]
+    for slot in wanted:
+        leaves[slot] = _differentiable(operator, backend, leaves[slot], lambda: argument_names(treedef)[slot])  # noqa: B023
+    slots = [i for i, leaf in enumerate(leaves) if _is_numeric(leaf) or backend.owns(leaf)]
     place = {slot: i for i, slot in enumerate(slots)}
     dtypes = [spec_of(leaves[slot]).dtype for slot in slots]
     call = Call(
@@ -174,8 +181,8 @@ def read_call(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any],
         slots,
         (),
         [place[slot] for slot in wanted],
-        flatten(tuple(args[a] for a in chosen))[1],
-        numpy_out=not own and enclosing() is not backend,
+        optree.treespec_tuple([arguments[a] for a in chosen]),
+        numpy_out=not own,
         scope=lambda: backend.scope(dtypes),
     )
     with call.scope():
@@ -186,6 +193,12 @@ def read_call(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any],
 def function_name(fun: Callable[..., Any]) -> str:
     """What to call a user's function in a message."""
     return getattr(fun, "__name__", None) or repr(fun)
+
+
+def argument_names(treedef: TreeDef) -> list[str]:
+    """What to call each leaf of ``(args, kwargs)`` in a message: ``argument 0['w']``, ``argument 'scale'``."""
+    # The paths are (0, position, ...) and (1, keyword, ...).
+    return [f"argument {path[1]!r}" + "".join(f"[{key!r}]" for key in path[2:]) for path in treedef.paths()]
 
 
 def _positive_argnums(operator: Operator, count: int) -> list[int]:
@@ -202,27 +215,52 @@ def _positive_argnums(operator: Operator, count: int) -> list[int]:
     return positive
 
 
-def _differentiable(operator: Operator, backend: Backend, leaf: Any, name: str) -> Any:
+def _differentiable(operator: Operator, backend: Backend, leaf: Any, name: Callable[[], str]) -> Any:
     if isinstance(leaf, (float, complex)) and not isinstance(leaf, np.generic):
         return np.asarray(leaf)
-    where = f"{operator.name} of {function_name(operator.fun)}: {name}"
     dtype = spec_of(leaf).dtype if hasattr(leaf, "dtype") else type(leaf).__name__
+    known = backend.capabilities.dtypes
+    if dtype in known:
+        return leaf
+    where = f"{operator.name} of {function_name(operator.fun)}: {name()}"
     if dtype not in _INEXACT:
         remedy = "x.astype(float)" if hasattr(leaf, "dtype") else "float(x)" if isinstance(leaf, int) else "an array"
         raise NotDifferentiable(
             f"{where} has dtype {dtype}; derivatives need floating inputs: pass {remedy}, or leave it out of argnums"
         )
-    known = backend.capabilities.dtypes
-    if dtype not in known:
-        raise CapabilityError(
-            f"{where} has dtype {dtype}, which backend {backend.name!r} does not differentiate "
-            f"(it has: {', '.join(known)}); convert it or choose another backend"
+    raise CapabilityError(
+        f"{where} has dtype {dtype}, which backend {backend.name!r} does not differentiate "
+        f"(it has: {', '.join(known)}); convert it or choose another backend"
+    )
+
+
+def _plain(leaf: Any) -> Any:
+    """NumPy arrays in native byte order, which is all that the engines take."""
+    if type(leaf) is np.ndarray or not isinstance(leaf, np.ndarray):
+        known = leaf
+    elif isinstance(leaf, np.ma.MaskedArray):
+        raise SignatureMismatch(
+            "got a masked array, whose mask no engine keeps; pass x.filled(value), and the mask as an array of its own"
         )
-    return leaf
+    else:
+        known = np.asarray(leaf)
+    if isinstance(known, np.ndarray) and not known.dtype.isnative:
+        return known.astype(known.dtype.newbyteorder("="))
+    return known
+
+
+def _is_numeric(leaf: Any) -> bool:
+    """Whether a leaf is a NumPy array that engines have; others (of strings, objects, ...) pass through as static."""
+    if not isinstance(leaf, _NUMPY):
+        return False
+    dtype = leaf.dtype
+    return (dtype.kind in "biufc" and dtype.char not in "gG") or str(dtype) == "bfloat16"
 
 
 def _weak(leaf: Any, spec: Spec) -> Any:
     """Python numbers take the dtype of the array that they belong to, as in NumPy."""
-    if isinstance(leaf, (int, float, complex)) and not isinstance(leaf, (bool, np.generic)):
-        return np.asarray(leaf, dtype=spec.dtype)
-    return leaf
+    if isinstance(leaf, (bool, np.generic)) or not isinstance(leaf, (int, float, complex)):
+        return leaf
+    if isinstance(leaf, complex) and "complex" not in spec.dtype:
+        return leaf
+    return np.asarray(leaf, dtype=spec.dtype)

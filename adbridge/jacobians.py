@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from adbridge.calls import Call
-from adbridge.protocol import Array, Arrays, Backend
-from adbridge.trees import PyTree, spec_of
+from adbridge.calls import Call, function_name
+from adbridge.errors import NotDifferentiable
+from adbridge.protocol import Array, Arrays, Backend, as_dtype, numpy_dtype
+from adbridge.trees import PyTree
 
 MODES = ("auto", "forward", "reverse")
 
@@ -21,9 +22,15 @@ def dense_jacobian(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
     """The output's tree of the inputs' tree of blocks shaped ``output.shape + input.shape``."""
     fun, primals, mode = call.flat_function(arrays), call.primals(arrays), call.operator.mode
     n = _size(primals)
-    if n > 1 and mode != "forward":
+    if mode == "auto" and (n <= 1 or _is_complex(primals)):
+        mode = "reverse" if _is_complex(primals) else "forward"
+    if mode == "forward" and _is_complex(primals):
+        raise _not_holomorphic(call, "forward", "inputs", "reverse")
+    if mode != "forward":
         outs, pullback = call.backend.vjp_batch(fun, primals)
-        if mode == "reverse" or n > _size(outs):
+        if mode == "reverse" and _is_complex(outs):
+            raise _not_holomorphic(call, "reverse", "outputs", "forward")
+        if mode == "reverse" or (n > _size(outs) and not _is_complex(outs)):
             rows = [pullback(seed) for seed in _one_hot_chunks(call.backend, outs, n)]
             return _assemble(call, _blocks(call.backend, outs, primals, rows))
         del pullback
@@ -35,7 +42,9 @@ def dense_jacobian(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
         columns.append(column)
     outs = outs if columns else fun(*primals)[0]
     by_input = _blocks(call.backend, primals, outs, columns)
-    return _assemble(call, [[_inputs_last(call.backend, row[o], out) for row in by_input] for o, out in enumerate(outs)])
+    return _assemble(
+        call, [[_inputs_last(call.backend, row[o], out) for row in by_input] for o, out in enumerate(outs)]
+    )
 
 
 def _assemble(call: Call, blocks: list[list[Array]]) -> PyTree:
@@ -49,15 +58,7 @@ def _one_hot_chunks(backend: Backend, arrays: Arrays, other: int) -> Iterator[Ar
     starts = np.cumsum([0, *(math.prod(a.shape) for a in arrays)])
     for first in range(0, total, step):
         rows = np.arange(first, min(first + step, total))
-        yield tuple(_one_hot(backend, rows - start, like) for start, like in zip(starts, arrays, strict=False))
-
-
-def _one_hot(backend: Backend, places: np.ndarray, like: Array) -> Array:
-    size = math.prod(like.shape)
-    seed = np.zeros((len(places), size), dtype=spec_of(like).dtype)
-    (rows,) = np.nonzero((places >= 0) & (places < size))
-    seed[rows, places[rows]] = 1
-    return backend.from_numpy(seed.reshape(len(places), *like.shape))
+        yield tuple(backend.one_hot(rows - start, like) for start, like in zip(starts, arrays, strict=False))
 
 
 def _blocks(backend: Backend, seeds: Arrays, targets: Arrays, chunks: list[Arrays]) -> list[list[Array]]:
@@ -65,7 +66,8 @@ def _blocks(backend: Backend, seeds: Arrays, targets: Arrays, chunks: list[Array
     xp = backend.namespace
     if not chunks:
         return [
-            [backend.from_numpy(np.zeros((*s.shape, *t.shape), spec_of(t).dtype)) for t in targets] for s in seeds
+            [as_dtype(xp, backend.from_numpy(np.zeros((*s.shape, *t.shape), numpy_dtype(t))), t) for t in targets]
+            for s in seeds
         ]
     stacked = chunks[0] if len(chunks) == 1 else tuple(xp.concat(parts) for parts in zip(*chunks, strict=True))
     stops = np.cumsum([math.prod(s.shape) for s in seeds]).tolist()
@@ -81,6 +83,17 @@ def _inputs_last(backend: Backend, block: Array, out: Array) -> Array:
     k = len(block.shape) - len(out.shape)
     axes = (*range(k, len(block.shape)), *range(k))
     return backend.namespace.permute_dims(block, axes)
+
+
+def _is_complex(arrays: Arrays) -> bool:
+    return any("complex" in str(a.dtype) for a in arrays)
+
+
+def _not_holomorphic(call: Call, mode: str, what: str, other: str) -> NotDifferentiable:
+    return NotDifferentiable(
+        f"jacobian of {function_name(call.operator.fun)} by {mode} mode needs real {what}, got complex ones; use "
+        f"mode={other!r} if the {'outputs' if what == 'inputs' else 'inputs'} are real, or else jvp or vjp"
+    )
 
 
 def _size(arrays: Arrays) -> int:

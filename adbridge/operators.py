@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
+import numpy as np
+
 from adbridge.calls import Argnums, Call, function_name, read_call
-from adbridge.errors import NotDifferentiable, SignatureMismatch
+from adbridge.errors import CapabilityError, NotDifferentiable, SignatureMismatch
 from adbridge.jacobians import MODES, dense_jacobian
-from adbridge.protocol import Array, Arrays
+from adbridge.protocol import Array, Arrays, read_only
 from adbridge.registry import BackendLike
 from adbridge.trees import PyTree, flatten, spec_of, unflatten
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -31,6 +35,10 @@ class Operator:
     has_aux: bool = False
     mode: str = ""
     backend: BackendLike | None = None
+
+    def __post_init__(self) -> None:
+        # An iterator would be used up by the first call.
+        object.__setattr__(self, "argnums", _as_argnums(self.name, self.argnums))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call, seeds = self.read(args, kwargs)
@@ -118,7 +126,9 @@ def jacobian(
         s and an input of shape t has shape ``s + t``.
 
     Raises:
-        ValueError: unknown mode. Else as `grad`, but the output may be of any shape.
+        CapabilityError: unknown mode. NotDifferentiable: complex inputs with mode ``"forward"``, complex
+        outputs with ``"reverse"``, or both (one matrix of complex numbers holds no more than a holomorphic
+        function's derivative). Else as `grad`, but the output may be of any shape.
 
     >>> import numpy as np
     >>> print(jacobian(lambda x: x * x, backend="reference")(np.array([1.0, 2.0])))
@@ -126,9 +136,9 @@ def jacobian(
      [0. 4.]]
     """
     if mode not in MODES:
-        raise ValueError(f"jacobian has no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
+        raise CapabilityError(f"jacobian has no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
     if sparsity is not None:
-        raise NotImplementedError("jacobian(sparsity=...) is not supported yet; leave it out for a dense result")
+        raise CapabilityError("jacobian(sparsity=...) is not supported yet; leave it out for a dense result")
     return Operator("jacobian", fun, argnums, mode=mode, backend=backend)
 
 
@@ -157,9 +167,7 @@ def jvp(
     return Operator("jvp", fun, tuple(range(len(primals))), has_aux, backend=backend)(tuple(primals), tuple(tangents))
 
 
-def vjp(
-    fun: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: BackendLike | None = None
-) -> Any:
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: BackendLike | None = None) -> Any:
     """``(fun(*primals), vjp_fn)``, or ``(out, vjp_fn, aux)`` if `has_aux`.
 
     ``vjp_fn(cotangents)``, with the tree, shapes and dtypes of the output, gives the tuple of the primals'
@@ -174,16 +182,27 @@ def vjp(
     """
     operator = Operator("vjp", fun, tuple(range(len(primals))), has_aux, backend=backend)
     call = read_call(operator, primals, {})
+    # The caller may change its arrays before it calls vjp_fn.
+    call.arrays = tuple(read_only(np.array(a)) if isinstance(a, np.ndarray) else a for a in call.arrays)
     with call.scope():
         outs, pullback, aux = call.backend.vjp(call.flat_function(call.arrays), call.primals(call.arrays))
         result = call.finish(call.out(outs)), call.finish(call.aux(aux))
+    out_tree = call.out_tree
+    assert out_tree is not None
 
     def vjp_fn(cotangents: Any) -> Any:
         with call.scope():
-            seeds = call.seeds("cotangents", cotangents, flatten(result[0])[1], outs, "the output")
+            seeds = call.seeds("cotangents", cotangents, out_tree, outs, "the output")
             return call.finish(call.like_primals(pullback(seeds)))
 
     return (result[0], vjp_fn, result[1]) if has_aux else (result[0], vjp_fn)
+
+
+def _as_argnums(name: str, argnums: Any) -> Argnums:
+    try:
+        return index(argnums) if hasattr(argnums, "__index__") else tuple(index(a) for a in argnums)
+    except TypeError:
+        raise SignatureMismatch(f"{name} needs argnums as an int or a tuple of ints; got {argnums!r}") from None
 
 
 def _check_sequences(primals: Any, tangents: Any) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from adbridge.calls import Call
-from adbridge.errors import SignatureMismatch
+import numpy as np
+
+from adbridge.calls import Call, argument_names
+from adbridge.errors import CapabilityError, SignatureMismatch
 from adbridge.operators import Operator
 from adbridge.protocol import Arrays, Compiled
-from adbridge.trees import PyTree, Spec, TreeDef, check_specs, flatten, leaf_names, spec_of, unflatten
+from adbridge.trees import PyTree, Spec, TreeDef, check_specs, flatten, spec_of, unflatten
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Prepared:
     seconds: float
     compiled: Compiled
     _call: Call
-    _seed_specs: list[Spec]
+    _specs: list[Spec]
     _out_tree: list[TreeDef]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,21 +55,13 @@ class Prepared:
 
     def _check(self, call: Call, seeds: Arrays) -> None:
         old = self._call
-        if call.backend is not old.backend:
-            raise SignatureMismatch(
-                f"prepared for backend {old.backend.name!r}, called for {call.backend.name!r}; "
-                "prepare it again or pass arrays of the same kind"
-            )
-        if call.treedef != old.treedef or call.slots != old.slots or call.statics != old.statics:
+        if call.treedef != old.treedef or call.slots != old.slots or not _same_statics(call, old):
             raise SignatureMismatch(
                 f"prepared for arguments {_show(old)}, called with {_show(call)}; prepare it again for these"
             )
-        paths = leaf_names("argument ", old.treedef)
-        names = [paths[slot].replace("argument [0]", "argument ", 1) for slot in old.slots]
-        like = "the example it was prepared with"
-        check_specs(names, [spec_of(a) for a in call.arrays], [spec_of(a) for a in old.arrays], like)
-        seed_names = [f"seed {i}" for i in range(len(seeds))]
-        check_specs(seed_names, [spec_of(a) for a in seeds], self._seed_specs, like)
+        specs = [spec_of(array) for array in (*call.arrays, *seeds)]
+        if specs != self._specs:
+            check_specs(_array_names(old, len(seeds)), specs, self._specs, "the example it was prepared with")
 
 
 def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) -> Prepared:
@@ -77,7 +71,7 @@ def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) ->
         transformed: what `grad`, `value_and_grad` or `jacobian` returned. Without aux, for now.
 
     Raises:
-        TypeError: not an operator. NotImplementedError: one with has_aux.
+        SignatureMismatch: not an operator. CapabilityError: one with has_aux.
 
     >>> import adbridge as ad
     >>> g = ad.prepare(ad.grad(lambda x: x * x, backend="reference"), 1.0)
@@ -85,10 +79,11 @@ def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) ->
     6.0
     """
     if not isinstance(transformed, Operator):
-        raise TypeError(f"prepare needs what grad, value_and_grad or jacobian return; got {transformed!r}")
+        raise SignatureMismatch(f"prepare needs what grad, value_and_grad or jacobian return; got {transformed!r}")
     if transformed.has_aux:
-        raise NotImplementedError("prepare of an operator with has_aux=True is not supported yet")
+        raise CapabilityError("prepare of an operator with has_aux=True is not supported yet")
     call, seeds = transformed.read(example_args, example_kwargs)
+    transformed = replace(transformed, backend=call.backend)  # whatever `use_backend` says later
     n, out_tree = len(call.arrays), [call.treedef]
 
     def flat(*arrays: Any) -> Arrays:
@@ -99,7 +94,24 @@ def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) ->
     with call.scope():
         compiled = call.backend.compile(flat, (*call.arrays, *seeds))
     seconds = time.perf_counter() - start
-    return Prepared(transformed, seconds, compiled, call, [spec_of(a) for a in seeds], out_tree)
+    return Prepared(transformed, seconds, compiled, call, [spec_of(a) for a in (*call.arrays, *seeds)], out_tree)
+
+
+def _array_names(call: Call, seeds: int) -> list[str]:
+    names = argument_names(call.treedef)
+    return [names[slot] for slot in call.slots] + [f"seed {i}" for i in range(seeds)]
+
+
+def _same_statics(call: Call, old: Call) -> bool:
+    """Whether the leaves that are not arrays are equal: they are constants of what was compiled."""
+    # Of one type too: 2 and 2.0 and True are equal, and give other dtypes.
+    return all(
+        a is b or (type(a) is type(b) and _is_true(a == b)) for a, b in zip(call.statics, old.statics, strict=True)
+    )
+
+
+def _is_true(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_)) and bool(value)
 
 
 def _show(call: Call) -> str:

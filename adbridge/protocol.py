@@ -8,6 +8,8 @@ adapter overrides only where a measurement shows that it pays.
 
 from __future__ import annotations
 
+import math
+import threading
 import tracemalloc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -25,6 +27,11 @@ Arrays = tuple[Array, ...]
 FlatFunction = Callable[..., tuple[Arrays, Arrays]]
 """Maps flat arrays to ``(outputs, aux)``, both flat; aux passes through undifferentiated."""
 LinearMap = Callable[[Arrays], Arrays]
+
+
+PROCESS_WIDE = threading.RLock()
+"""Held while an engine uses state that it keeps once for all threads (autograd's trace stack, torch's
+level of forward mode). One lock for all engines: two could be taken in two orders."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Backend(ABC):
     name: ClassVar[str]
     fork_safe: ClassVar[bool] = True
     """Whether a process may fork after importing the engine, before using it."""
+    late_imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that the engine imports on first use: imported before a fork, they cost its children nothing."""
     device: str
 
     def __init__(self, device: str = "cpu") -> None:
@@ -114,42 +123,36 @@ class Backend(ABC):
     def jvp(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays, Arrays]:
         """``(outputs, tangents of the outputs, aux)``. Derived: one reverse sweep per output element."""
         outs, pull, aux = self.vjp(fun, primals)
-        xp = self.namespace
-        rows = [
-            [
-                sum((xp.sum(g * t) for g, t in zip(pull(seed), tangents, strict=True)), start=0.0)
-                for seed in _one_hot(self, outs, which)
-            ]
-            for which in range(len(outs))
-        ]
-        return outs, tuple(_pack(xp, row, out) for row, out in zip(rows, outs, strict=True)), aux
+        return outs, _transposed(self.namespace, _images(self, pull, outs), tangents, outs), aux
 
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         """``(outputs, pullback, aux)``; the pullback maps cotangents of the outputs to those of the
         primals, any number of times. Derived: one forward sweep per input element."""
-        xp = self.namespace
-        outs, aux = fun(*primals)
-        columns = [
-            [self.jvp(fun, primals, seed)[1] for seed in _one_hot(self, primals, which)]
-            for which in range(len(primals))
-        ]
-
-        def pullback(cotangents: Arrays) -> Arrays:
-            return tuple(
-                _pack(xp, [sum(xp.sum(c * t) for c, t in zip(cotangents, column, strict=True)) for column in cols], x)
-                for cols, x in zip(columns, primals, strict=True)
-            )
-
-        return outs, pullback, aux
+        columns = _images(self, lambda seed: self.jvp(fun, primals, seed)[1], primals)
+        outs, aux = fun(*primals)  # last: `fun` remembers the tree of the aux of its last run
+        return outs, lambda cotangents: _transposed(self.namespace, columns, cotangents, primals), aux
 
     # Derived; override where it pays.
 
-    def synchronize(self, arrays: Sequence[Array]) -> None:
+    def synchronize(self, arrays: Sequence[Array]) -> None:  # noqa: B027  (most engines have nothing to wait for)
         """Return when the arrays' values are there (asynchronous engines override this)."""
 
     def scope(self, dtypes: Sequence[str]) -> AbstractContextManager[Any]:
         """Context in which arrays of these dtypes are made and used."""
         return nullcontext()
+
+    def device_of(self, array: Array) -> str:
+        """Name of the device that an array of this engine is on."""
+        return "cpu"
+
+    def one_hot(self, places: npt.NDArray[np.int64], like: Array) -> Array:
+        """For each k in `places` an array like `like` that is one at flat index k, else zero (all zero where k is
+        out of range): stacked along a new first axis, on `like`'s device."""
+        size = math.prod(like.shape)
+        seeds = np.zeros((len(places), size), dtype=numpy_dtype(like))
+        (rows,) = np.nonzero((places >= 0) & (places < size))
+        seeds[rows, places[rows]] = 1
+        return as_dtype(self.namespace, self.from_numpy(seeds.reshape(len(places), *like.shape)), like)
 
     def value_and_grad(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, Arrays, Arrays]:
         """``(outputs, cotangents of the primals, aux)`` for one scalar output, pulled back once."""
@@ -193,17 +196,71 @@ class Backend(ABC):
         return peak - before, "tracemalloc"
 
 
-def _one_hot(backend: Backend, arrays: Arrays, which: int) -> list[Arrays]:
-    """Seeds that are one at a single element of ``arrays[which]``, for each of its elements in turn."""
-    seeds = []
-    for flat in range(int(np.prod(arrays[which].shape))):
-        parts = [np.zeros(tuple(a.shape), dtype=str(a.dtype).removeprefix("torch.")) for a in arrays]
-        parts[which].reshape(-1)[flat] = 1
-        seeds.append(tuple(backend.from_numpy(part) for part in parts))
-    return seeds
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view that a function run on NumPy cannot write to: its caller's arrays stay as they are."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def numpy_dtype(array: Array) -> str:
+    """Name of an engine array's dtype, or of one that `as_dtype` leads from: NumPy has no bfloat16."""
+    name = str(array.dtype).removeprefix("torch.")
+    return "float32" if name == "bfloat16" else name
+
+
+def as_dtype(xp: Any, array: Array, like: Array) -> Array:
+    """`array` in `like`'s dtype."""
+    return array if array.dtype == like.dtype else xp.astype(array, like.dtype)
+
+
+# The derived modes. A linear map A is known by its images of the one-hot arrays; its transpose under the
+# pairing Re(sum(a * b)) is A'(y)[e] = Re(sum(y * A(e))) - i Re(sum(y * A(i e))), the last for complex
+# elements alone: they have two directions. The transpose of a pullback is the pushforward, and vice versa.
+
+Images = list[list[list[Arrays]]]
+"""[which array][which element][1 or i]"""
+
+
+def _images(backend: Backend, apply: LinearMap, arrays: Arrays) -> Images:
+    return [
+        [[apply(seed) for seed in seeds] for seeds in _one_hot(backend, arrays, which)] for which in range(len(arrays))
+    ]
+
+
+def _one_hot(backend: Backend, arrays: Arrays, which: int) -> list[list[Arrays]]:
+    """Seeds that are one (or i) at a single element of ``arrays[which]``, for each of its elements in turn."""
+    units = (1, 1j) if "complex" in str(arrays[which].dtype) else (1,)
+    return [
+        [_seed(backend, arrays, which, place, unit) for unit in units]
+        for place in range(math.prod(arrays[which].shape))
+    ]
+
+
+def _seed(backend: Backend, arrays: Arrays, which: int, place: int, unit: complex) -> Arrays:
+    parts = [np.zeros(tuple(a.shape), dtype=numpy_dtype(a)) for a in arrays]
+    parts[which].reshape(-1)[place] = unit
+    return tuple(as_dtype(backend.namespace, backend.from_numpy(p), a) for p, a in zip(parts, arrays, strict=True))
+
+
+def _transposed(xp: Any, images: Images, given: Arrays, like: Arrays) -> Arrays:
+    return tuple(
+        _pack(xp, [_element(xp, image, given) for image in column], x) for column, x in zip(images, like, strict=True)
+    )
+
+
+def _element(xp: Any, image: list[Arrays], given: Arrays) -> Array:
+    parts = [sum((_real(xp, xp.sum(a * b)) for a, b in zip(given, part, strict=True)), start=0.0) for part in image]
+    return parts[0] if len(parts) == 1 else parts[0] - 1j * parts[1]
+
+
+def _real(xp: Any, x: Array) -> Array:
+    return xp.real(x) if "complex" in str(x.dtype) else x
 
 
 def _pack(xp: Any, scalars: list[Array], like: Array) -> Array:
+    """Scalars as one array of `like`'s shape and dtype."""
     if not scalars:
         return xp.zeros_like(like)
-    return xp.reshape(xp.stack([xp.asarray(s, dtype=like.dtype) for s in scalars]), tuple(like.shape))
+    arrays = [s if hasattr(s, "dtype") else xp.asarray(s, dtype=like.dtype) for s in scalars]
+    return xp.reshape(as_dtype(xp, xp.stack(arrays), like), tuple(like.shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adbridge.backends import BUILTIN, Entry
-from adbridge.errors import BackendNotFound, BackendUnavailable, MixedBackends
+from adbridge.errors import BackendNotFound, BackendUnavailable, MixedBackends, SignatureMismatch
 from adbridge.protocol import Backend
 
 if TYPE_CHECKING:
@@ -29,10 +30,14 @@ BackendLike = str | Backend
 
 @dataclass(frozen=True)
 class _Ambient:
-    """The backend in force: asked for by the user, or only that of the operator that is running."""
+    """The backend in force: asked for by the user, or only that of the operator that is running.
+
+    `running` are the names of the backends whose operators are running the calling function.
+    """
 
     backend: Backend
     asked: bool
+    running: frozenset[str] = frozenset()
 
 
 _ambient: ContextVar[_Ambient | None] = ContextVar("adbridge_backend", default=None)
@@ -51,7 +56,10 @@ def table() -> dict[str, Entry]:
 def is_installed(name: str) -> bool:
     """Whether the backend's engine can be found (it is not imported)."""
     engine = table()[name].engine
-    return engine is None or engine in sys.modules or importlib.util.find_spec(engine) is not None
+    try:
+        return engine is None or engine in sys.modules or importlib.util.find_spec(engine) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def default_names() -> list[str]:
@@ -71,17 +79,34 @@ def get_backend(name: BackendLike, **options: Any) -> Backend:
     <backend 'reference' on cpu>
     """
     if isinstance(name, Backend):
+        if options:
+            raise SignatureMismatch(
+                f"get_backend got {name!r}, which is made already, and options ({', '.join(options)}); "
+                f"pass the name {name.name!r} to make another"
+            )
         return name
+    if not isinstance(name, str):
+        raise BackendNotFound(f"a backend is asked for by name or is a Backend; got {name!r}")
     return _load(name, tuple(sorted(options.items())))
 
 
 @cache
 def _load(name: str, options: tuple[tuple[str, Any], ...]) -> Backend:
-    backend_class = _import(name)
-    return backend_class(**dict(options))
+    found = backend_class(name)
+    signature = inspect.signature(found)
+    try:
+        signature.bind(**dict(options))
+    except TypeError as exc:
+        raise SignatureMismatch(f"backend {name!r}: {exc}; its options: {', '.join(signature.parameters)}") from None
+    return found(**dict(options))
 
 
-def _import(name: str) -> type[Backend]:
+def entry_of(name: str) -> Entry:
+    """Where the backend lives, once it is sure that its engine is installed; imports neither.
+
+    Raises:
+        BackendNotFound, BackendUnavailable.
+    """
     known = table()
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
@@ -90,17 +115,22 @@ def _import(name: str) -> type[Backend]:
     entry = known[name]
     if not is_installed(name):
         raise BackendUnavailable(
-            f"backend {name!r} needs the package {entry.engine!r}, which is not installed; "
-            f"run: {install_command(name)}"
+            f"backend {name!r} needs the package {entry.engine!r}, which is not installed; run: {install_command(name)}"
         )
+    return entry
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The adapter's class; importing it imports its engine, and does not start it. Raises as `get_backend`."""
+    entry = entry_of(name)
     try:
-        backend_class = getattr(importlib.import_module(entry.module), entry.attribute)
+        found = getattr(importlib.import_module(entry.module), entry.attribute)
     except ImportError as exc:
         raise BackendUnavailable(
             f"backend {name!r} is installed but failed to import: {exc}; try: {install_command(name)}"
         ) from exc
-    assert isinstance(backend_class, type) and issubclass(backend_class, Backend)
-    return backend_class
+    assert isinstance(found, type) and issubclass(found, Backend)
+    return found
 
 
 def install_command(name: str) -> str:
@@ -118,7 +148,7 @@ def use_backend(backend: BackendLike) -> Iterator[Backend]:
     'reference'
     """
     chosen = get_backend(backend)
-    token = _ambient.set(_Ambient(chosen, asked=True))
+    token = _ambient.set(_Ambient(chosen, True, _running()))
     try:
         yield chosen
     finally:
@@ -128,17 +158,21 @@ def use_backend(backend: BackendLike) -> Iterator[Backend]:
 @contextmanager
 def inside(backend: Backend) -> Iterator[None]:
     """Marks that an operator of `backend` is running the user's function."""
-    token = _ambient.set(_Ambient(backend, asked=False))
+    token = _ambient.set(_Ambient(backend, False, _running() | {backend.name}))
     try:
         yield
     finally:
         _ambient.reset(token)
 
 
-def enclosing() -> Backend | None:
-    """The backend of the operator that is running the calling function, if any."""
+def within(backend: Backend) -> bool:
+    """Whether an operator of `backend`'s engine is running the calling function."""
+    return backend.name in _running()
+
+
+def _running() -> frozenset[str]:
     ambient = _ambient.get()
-    return None if ambient is None or ambient.asked else ambient.backend
+    return frozenset() if ambient is None else ambient.running
 
 
 def choose(explicit: BackendLike | None, leaves: Iterable[object]) -> tuple[Backend, bool]:
@@ -160,15 +194,27 @@ def choose(explicit: BackendLike | None, leaves: Iterable[object]) -> tuple[Back
     if explicit is None and ambient is not None and (ambient.asked or owner is None):
         chosen = ambient.backend
     elif explicit is not None or owner is None:
-        chosen = get_backend(explicit or os.environ.get("ADBRIDGE_BACKEND") or "reference")
+        default = os.environ.get("ADBRIDGE_BACKEND") or "reference"
+        chosen = get_backend(default if explicit is None else explicit)
     else:
         chosen = get_backend(owner)
-    if owner is not None and not any(chosen.owns(leaf) for leaf in leaves):
+    if owner is None:
+        return chosen, False
+    first = next((leaf for leaf in leaves if chosen.owns(leaf)), None)
+    if first is None:
         raise MixedBackends(
             f"backend {chosen.name!r} was given arrays of {owner!r}; pass backend={owner!r}, "
             "or NumPy arrays, which every backend takes"
         )
-    return chosen, owner is not None
+    asked = isinstance(explicit, Backend) or chosen.device != "cpu"
+    return chosen if asked else _beside(chosen, first), True
+
+
+def _beside(backend: Backend, array: object) -> Backend:
+    """The same backend on the array's device, so that NumPy arrays in the same call are placed beside it."""
+    device = backend.device_of(array)
+    known = device == backend.device or device not in backend.capabilities.devices
+    return backend if known else get_backend(backend.name, device=device)
 
 
 def owners_of(leaves: Iterable[object]) -> set[str]:
@@ -186,7 +232,7 @@ def _owner(leaf: object) -> str | None:
     if kind not in _owner_of_type:
         # An array cannot exist before its engine is imported, so only imported engines are asked.
         candidates = [n for n, e in table().items() if (e.engine or e.module) in sys.modules]
-        found = next((n for n in candidates if _import(n) and get_backend(n).owns(leaf)), None)
+        found = next((n for n in candidates if backend_class(n) and get_backend(n).owns(leaf)), None)
         if found is None and hasattr(leaf, "shape"):
             return None  # an engine imported later may own it: do not remember
         _owner_of_type[kind] = found

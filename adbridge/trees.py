@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import optree
@@ -27,7 +28,12 @@ class Spec:
 
 def spec_of(array: Any) -> Spec:
     """Spec of any engine's array (their dtypes print alike, but for torch's prefix)."""
-    return Spec(tuple(array.shape), str(array.dtype).removeprefix("torch."))
+    return Spec(tuple(array.shape), _dtype_name(array.dtype))
+
+
+@cache
+def _dtype_name(dtype: Hashable) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def flatten(tree: PyTree) -> tuple[list[Any], TreeDef]:

@@ -24,9 +24,7 @@ class Entry:
 
 
 BUILTIN: dict[str, Entry] = {
-    "reference": Entry(
-        "adbridge.backends.reference", "ReferenceBackend", summary="the in-house engine, on NumPy"
-    ),
+    "reference": Entry("adbridge.backends.reference", "ReferenceBackend", summary="the in-house engine, on NumPy"),
     "jax": Entry("adbridge.backends.jax_backend", "JaxBackend", "jax", "jax", summary="JAX (XLA)"),
     "torch": Entry("adbridge.backends.torch_backend", "TorchBackend", "torch", "torch", summary="PyTorch"),
     "autograd": Entry(

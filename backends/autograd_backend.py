@@ -6,7 +6,6 @@ every run holds a lock and restores the stack.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import islice
@@ -16,11 +15,12 @@ import autograd.numpy as anp
 import numpy as np
 import numpy.typing as npt
 from autograd.core import JVPNode, VJPNode, add_outgrads, vspace
+from autograd.extend import defjvp, defvjp, primitive
+from autograd.numpy.numpy_jvps import broadcast
+from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import Box, isbox, new_box, toposort, trace_stack
 
-from adbridge.protocol import Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap
-
-_LOCK = threading.RLock()
+from adbridge.protocol import PROCESS_WIDE, Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap, read_only
 
 
 class AutogradBackend(Backend):
@@ -44,7 +44,7 @@ class AutogradBackend(Backend):
         return isinstance(array, Box)
 
     def from_numpy(self, array: npt.NDArray[Any]) -> Array:
-        return array.view()
+        return read_only(array)
 
     def to_numpy(self, array: Array) -> Any:
         return array if isbox(array) else np.array(array)
@@ -67,7 +67,7 @@ class AutogradBackend(Backend):
 
 def _run(fun: FlatFunction, primals: Arrays, roots: Sequence[Any]) -> tuple[Arrays, list[Any], Arrays]:
     """Outputs, their graph nodes (None: independent of the primals) and aux, of `fun` on boxed primals."""
-    with _LOCK:
+    with PROCESS_WIDE:
         top = trace_stack.top
         try:
             with trace_stack.new_trace() as trace:
@@ -76,7 +76,7 @@ def _run(fun: FlatFunction, primals: Arrays, roots: Sequence[Any]) -> tuple[Arra
             trace_stack.top = top
 
     def ours(x: Any) -> bool:
-        return isbox(x) and x._trace == trace
+        return bool(isbox(x) and x._trace == trace)
 
     return (
         tuple(out._value if ours(out) else out for out in outs),
@@ -106,6 +106,28 @@ def _like(array: Array, like: Array) -> Array:
         array = np.asarray(array)
     return array if array.dtype == like.dtype else array.astype(like.dtype)
 
+
+def _part(x: Array, ans: Array) -> Array:
+    """d hypot / dx = x / hypot; 0 at the origin, the middle of the cone's subgradients."""
+    return x / anp.where(ans == 0, 1.0, ans)
+
+
+@primitive  # type: ignore[untyped-decorator]  # autograd has no annotations
+def _hypot(a: Array, b: Array) -> Array:
+    """autograd's own has no JVP."""
+    return np.hypot(a, b)
+
+
+defvjp(
+    _hypot,
+    lambda ans, a, b: unbroadcast_f(a, lambda g: g * _part(a, ans)),
+    lambda ans, a, b: unbroadcast_f(b, lambda g: g * _part(b, ans)),
+)
+defjvp(
+    _hypot,
+    lambda g, ans, a, b: broadcast(g * _part(a, ans), ans),
+    lambda g, ans, a, b: broadcast(g * _part(b, ans), ans),
+)
 
 _OLD_NAMES = {
     "acos": "arccos",
@@ -138,6 +160,17 @@ class _ArrayNamespace:
 
     def astype(self, x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
         return x.astype(dtype)
+
+    def broadcast_to(self, x: Any, /, shape: Any) -> Any:
+        # autograd's VJP does not take new leading axes.
+        return anp.broadcast_to(anp.reshape(x, (1,) * (len(shape) - x.ndim) + x.shape), tuple(shape))
+
+    def flip(self, x: Any, /, *, axis: int | tuple[int, ...] | None = None) -> Any:
+        axes = range(x.ndim) if axis is None else [a % x.ndim for a in np.atleast_1d(axis)]
+        return x[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim))]
+
+    def hypot(self, x1: Any, x2: Any, /) -> Any:
+        return _hypot(x1, x2)
 
     def matrix_transpose(self, x: Any, /) -> Any:
         return anp.swapaxes(x, -1, -2)

@@ -27,7 +27,7 @@ class JaxBackend(Backend):
         return jax.devices(self.device)[0]
 
     @cached_property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]  # cached: asking starts the engine
+    def capabilities(self) -> Capabilities:  # cached: asking starts the engine
         return Capabilities(
             devices=tuple(dict.fromkeys(["cpu", *(device.platform for device in jax.devices())])),
             dtypes=("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
@@ -50,13 +50,27 @@ class JaxBackend(Backend):
         return jax.enable_x64(True) if _WIDE.intersection(dtypes) else nullcontext()
 
     def from_numpy(self, array: npt.NDArray[Any]) -> Array:
-        return jax.device_put(array, self._device, may_alias=False)
+        # Copied first: on the CPU, JAX takes over the memory of an aligned array, may_alias=False or not.
+        copied = np.array(array)
+        if self.device == jax.default_backend():
+            return jnp.asarray(copied)  # uncommitted: it follows the arrays that it meets, also under jit
+        return jax.device_put(copied, self._device)
+
+    def one_hot(self, places: npt.NDArray[np.int64], like: Array) -> Array:
+        # Made on the device: under jit, a whole identity would become a constant of the executable.
+        rows = jnp.asarray(places)[:, None] == jnp.arange(like.size)
+        return rows.astype(like.dtype).reshape(len(places), *like.shape)
+
+    def device_of(self, array: Array) -> str:
+        if isinstance(array, jax.core.Tracer):
+            return jax.default_backend()
+        return str(next(iter(array.devices())).platform)
 
     def to_numpy(self, array: Array) -> Any:
         return array if isinstance(array, jax.core.Tracer) else np.array(array)
 
     def synchronize(self, arrays: Sequence[Array]) -> None:
-        jax.block_until_ready(arrays)
+        jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]  # JAX's own annotation lacks
 
     def jvp(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays, Arrays]:
         return jax.jvp(fun, primals, tangents, has_aux=True)
@@ -77,6 +91,8 @@ class JaxBackend(Backend):
     def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
         compiled = jax.jit(fun).lower(*arrays).compile()
         memory = compiled.memory_analysis()
+        if memory is None:
+            return Compiled(compiled)
         # Not `peak_memory_in_bytes`: that is wrong under scan.
         peak = (
             memory.argument_size_in_bytes

@@ -7,8 +7,10 @@ convention, which is ours: cotangents are conjugated on their way in and out.
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import array_api_compat.torch
@@ -17,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch._C import _functorch
 
-from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
-from adbridge.registry import enclosing
+from adbridge.protocol import PROCESS_WIDE, Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
+from adbridge.registry import within
 
 
 class TorchBackend(Backend):
@@ -28,9 +30,14 @@ class TorchBackend(Backend):
     """
 
     name = "torch"
+    late_imports = (
+        "torch.fx.experimental.symbolic_shapes",  # by autograd.grad with grad_outputs
+        "torch._decomp.decompositions_for_jvp",  # by func.jvp
+        "torch._inductor.standalone_compile",  # by the profiler
+    )
 
     @cached_property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]  # cached: asking CUDA is slow
+    def capabilities(self) -> Capabilities:  # cached: asking CUDA is slow
         return Capabilities(
             devices=("cpu", "cuda") if torch.cuda.is_available() else ("cpu",),
             dtypes=("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
@@ -51,22 +58,39 @@ class TorchBackend(Backend):
     def from_numpy(self, array: npt.NDArray[Any]) -> Array:
         # A copy: torch functions may write in place, and torch takes neither negative strides nor swapped bytes.
         native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+        if native.dtype.name == "bfloat16":
+            return torch.from_numpy(native.view(np.int16)).view(torch.bfloat16).to(self.device)
         return torch.from_numpy(native).to(self.device)
 
     def to_numpy(self, array: Array) -> Any:
         if _functorch.is_functorch_wrapped_tensor(array):
             return array
         host = array.detach().cpu().resolve_conj().resolve_neg()
-        # Copied unless it is a fresh contiguous array: an expanded result is not writable.
-        return host.numpy() if host.is_contiguous() and host is not array else np.array(host.numpy())
+        if host.dtype is torch.bfloat16:  # NumPy has it where bfloat16 arrays came in as NumPy's
+            return np.array(host.contiguous().view(torch.int16).numpy()).view("bfloat16")
+        # Always a copy: an expanded result is not writable, a constant of the function is its caller's.
+        return np.array(host.numpy())
+
+    def one_hot(self, places: npt.NDArray[np.int64], like: Array) -> Array:
+        rows = torch.as_tensor(places, device=like.device)[:, None]
+        hits = rows == torch.arange(like.numel(), device=like.device)
+        return hits.to(like.dtype).reshape(len(places), *like.shape)
+
+    def device_of(self, array: Array) -> str:
+        return str(array.device.type)
 
     def synchronize(self, arrays: Sequence[Array]) -> None:
         if any(array.is_cuda for array in arrays):
             torch.cuda.synchronize()
 
     def jvp(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays, Arrays]:
-        outs, out_tangents, aux = torch.func.jvp(fun, primals, tangents, has_aux=True)
-        return outs, out_tangents, aux
+        if not primals:  # torch.func.jvp takes no fewer than one
+            outs, aux = fun()
+            return outs, tuple(torch.zeros_like(out) for out in outs), aux
+        _load_forward_rules()
+        with PROCESS_WIDE:
+            result: tuple[Arrays, Arrays, Arrays] = torch.func.jvp(fun, primals, tangents, has_aux=True)  # type: ignore[assignment]  # three with aux
+        return result
 
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         if _in_functorch():
@@ -84,9 +108,15 @@ class TorchBackend(Backend):
         def push(*seed: Array) -> tuple[Arrays, Arrays]:
             return self.jvp(fun, primals, seed)[:2]
 
-        return torch.func.vmap(push, out_dims=(None, 0))(*tangents)
+        return torch.func.vmap(push, out_dims=(None, 0), randomness="same")(*tangents)  # type: ignore[arg-type]  # None is legal
 
     def vjp_batch(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap]:
+        if any(p.is_complex() for p in primals):  # vmap has no rule for conj
+            return super().vjp_batch(fun, primals)
+        if not _in_functorch():
+            # The function itself runs as it is: it may draw random numbers, and use rules that vmap lacks.
+            graph = _Graph(self, fun, primals)
+            return graph.outs, lambda cotangents: graph.pull(cotangents, keep=True, batch=len(cotangents[0]))
         outs, pullback, _ = _functorch_vjp(fun, primals)
         batched = torch.func.vmap(lambda *cotangents: pullback(cotangents))
         return outs, lambda cotangents: batched(*cotangents)
@@ -98,8 +128,16 @@ class TorchBackend(Backend):
 
 
 def _in_functorch() -> bool:
-    """Whether a torch.func transform is running: its tensors cannot be pulled back by torch.autograd."""
-    return _functorch.peek_interpreter_stack() is not None
+    """Whether torch.autograd cannot be used: in a torch.func transform, and in inference mode."""
+    return _functorch.peek_interpreter_stack() is not None or torch.is_inference_mode_enabled()
+
+
+@cache
+def _load_forward_rules() -> None:
+    """What torch imports at the first use of forward mode; it warns of its own use of torch.jit.script."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 class _Graph:
@@ -107,7 +145,7 @@ class _Graph:
 
     def __init__(self, backend: TorchBackend, fun: FlatFunction, primals: Arrays) -> None:
         # Within another operator, or on tensors of the caller's graph, derivatives are differentiable again.
-        self.nested = enclosing() is backend or (torch.is_grad_enabled() and any(p.requires_grad for p in primals))
+        self.nested = within(backend) or (torch.is_grad_enabled() and any(p.requires_grad for p in primals))
         with torch.enable_grad():
             self.primals = tuple(_leaf(p) if not (self.nested and p.requires_grad) else p.view_as(p) for p in primals)
             outs, aux = fun(*self.primals)
@@ -115,10 +153,11 @@ class _Graph:
         self.outs = tuple(out if self.nested else out.detach() for out in outs)
         self.aux = tuple(a if self.nested else a.detach() for a in aux)
 
-    def pull(self, cotangents: Arrays, keep: bool) -> Arrays:
+    def pull(self, cotangents: Arrays, keep: bool, batch: int | None = None) -> Arrays:
+        """Cotangents of the primals; of `batch` cotangents stacked along a new first axis, likewise."""
         live = [(out, ct) for out, ct in zip(self._outs, cotangents, strict=True) if out.requires_grad]
         if not live or not self.primals:
-            return tuple(torch.zeros_like(p) for p in self.primals)
+            return tuple(_zeros(p, batch) for p in self.primals)
         create = self.nested or any(ct.requires_grad for _, ct in live)
         with torch.enable_grad() if create else torch.no_grad():
             grads = torch.autograd.grad(
@@ -128,13 +167,18 @@ class _Graph:
                 retain_graph=keep or create,
                 create_graph=create,
                 allow_unused=True,
-                materialize_grads=True,
+                is_grads_batched=batch is not None,
             )
-        return tuple(_conj(g) for g in grads)
+        return tuple(_zeros(p, batch) if g is None else _conj(g) for g, p in zip(grads, self.primals, strict=True))
+
+
+def _zeros(like: Array, batch: int | None) -> Array:
+    return like.new_zeros(like.shape if batch is None else (batch, *like.shape))
 
 
 def _leaf(tensor: Array) -> Array:
-    return tensor.detach().requires_grad_()
+    # A tensor made in inference mode cannot require grad outside of it; its clone can.
+    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
 
 
 def _conj(tensor: Array) -> Array:
@@ -142,7 +186,7 @@ def _conj(tensor: Array) -> Array:
 
 
 def _functorch_vjp(fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
-    outs, pull, aux = torch.func.vjp(fun, *primals, has_aux=True)
+    outs, pull, aux = torch.func.vjp(fun, *primals, has_aux=True)  # type: ignore[misc]  # three with aux
 
     def pullback(cotangents: Arrays) -> Arrays:
         return tuple(_conj(g) for g in pull(tuple(_conj(ct) for ct in cotangents)))
@@ -157,7 +201,7 @@ def _peak_cpu(compiled: Compiled, arrays: Arrays) -> tuple[int, str]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         out = compiled.call(*arrays)
         del out
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     running = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         running += event.nbytes()

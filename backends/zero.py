@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adbridge.protocol import Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap
+from adbridge.protocol import Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap, read_only
 
 
 class ZeroBackend(Backend):
@@ -34,7 +34,7 @@ class ZeroBackend(Backend):
         return False
 
     def from_numpy(self, array: npt.NDArray[Any]) -> Array:
-        return array.view()
+        return read_only(array)
 
     def to_numpy(self, array: Array) -> Any:
         return np.array(array)

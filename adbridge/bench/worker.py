@@ -58,19 +58,23 @@ class Place:
             if self.label not in found:
                 raise DataError(f"{self.data} no longer holds {self.label!r}; it has: {', '.join(found)}")
             instance = found[self.label]
-        return replace(instance, args=_cast(instance.args, self.dtype))
+        return replace(instance, args=_rounded(instance.args, self.dtype))
 
     def answer(self, instance: Instance) -> Answer:
         """The right answer at the rounded arguments, in float64."""
-        return instance.answer(*_cast(instance.args, "float64"))
+        return instance.answer(*_rounded(instance.args, "float64"))
 
 
-def _cast(tree: PyTree, dtype: str) -> PyTree:
+def _rounded(args: tuple[PyTree, ...], dtype: str) -> tuple[PyTree, ...]:
+    """The arguments in another dtype; among the data, Python numbers stay as they are."""
+    first = optree.tree_map(np.asarray, args[0])
+    return tuple(_cast(arg, dtype) for arg in (first, *args[1:]))
+
+
+def _cast(tree: PyTree, dtype: str) -> Any:
     def leaf(x: Any) -> Any:
-        if not isinstance(x, (np.ndarray, np.generic)) and not (isinstance(x, float)):
-            return x
-        array = np.asarray(x)
-        return array.astype(dtype) if array.dtype.kind == "f" else array
+        is_real_array = isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind == "f"
+        return np.asarray(x).astype(dtype) if is_real_array else x
 
     return optree.tree_map(leaf, tree)
 
@@ -174,7 +178,7 @@ def _weigh(operator: str, case: Case) -> Weighed:
 
 
 def _failure(operator: str, exc: Exception) -> Failed:
-    if isinstance(exc, CapabilityError):
+    if isinstance(exc, NotImplementedError):  # a CapabilityError of ours, or the engine's own word
         return Failed(operator, "unsupported", str(exc))
     if isinstance(exc, MemoryError) or "out of memory" in str(exc).lower():
         return Failed(operator, "out-of-memory", str(exc) or "MemoryError")

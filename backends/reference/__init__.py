@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from adbridge.backends.reference import methods, namespace, transforms
 from adbridge.backends.reference.tracer import Tracer
-from adbridge.protocol import Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap
+from adbridge.protocol import Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap, read_only
 
 methods.install()
 
@@ -42,7 +42,7 @@ class ReferenceBackend(Backend):
         return isinstance(array, Tracer)
 
     def from_numpy(self, array: npt.NDArray[Any]) -> Array:
-        return array.view()
+        return read_only(array)
 
     def to_numpy(self, array: Array) -> Any:
         return array if isinstance(array, Tracer) else np.array(array)
@@ -59,7 +59,5 @@ class ReferenceBackend(Backend):
     def jvp_batch(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         # Linearised once; then one run of the linear program per column.
         outs, linear, _ = transforms.linearize(fun, primals)
-        columns = [
-            transforms.push(linear, tuple(t[i] for t in tangents), outs) for i in range(tangents[0].shape[0])
-        ]
+        columns = [transforms.push(linear, tuple(t[i] for t in tangents), outs) for i in range(tangents[0].shape[0])]
         return outs, tuple(namespace.stack(parts) for parts in zip(*columns, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,9 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "le": xp.less_equal,
     "gt": xp.greater,
     "ge": xp.greater_equal,
-    "and": xp.logical_and,
-    "or": xp.logical_or,
-    "xor": xp.logical_xor,
+    "and": xp.bitwise_and,
+    "or": xp.bitwise_or,
+    "xor": xp.bitwise_xor,
 }
 
 # NumPy's names where they are not the array API's.
@@ -49,7 +50,7 @@ _NUMPY_NAMES = {
     "arctanh": "atanh",
     "concatenate": "concat",
     "conjugate": "conj",
-    "cumsum": "cumulative_sum",
+    "invert": "bitwise_invert",
     "power": "pow",
     "true_divide": "divide",
 }
@@ -77,22 +78,69 @@ def _array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *inputs: Any, **kwa
     if method != "__call__" or kwargs:
         asked = f"numpy.{ufunc.__name__}" + (f".{method}" if method != "__call__" else f"({', '.join(kwargs)}=...)")
         raise NotDifferentiable(f"the reference engine has no {asked} on tracers; write it as a plain call")
-    return _from_numpy_name(ufunc.__name__)(*inputs)
+    return _from_numpy_name(ufunc.__name__)(*(np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs))
 
 
 def _array_function(self: Tracer, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if func is np.transpose:
-        return _transpose(*args, **kwargs)
-    if "axis" in kwargs or len(args) < 2 or func.__name__ in ("concatenate", "stack", "where", "tensordot"):
-        return _from_numpy_name(func.__name__)(*args, **kwargs)
-    # NumPy takes the axis by position, the standard by name.
-    takes_axis = func.__name__ in ("sum", "prod", "mean", "max", "min", "amax", "amin", "var", "std", "cumsum", "flip")
-    call = _from_numpy_name(func.__name__)
-    return call(args[0], axis=args[1], **kwargs) if takes_axis else call(*args, **kwargs)
+    name = func.__name__ if func.__module__ in ("numpy", "numpy.linalg") else f"{func.__module__}.{func.__name__}"
+    call = _NUMPY_FUNCTIONS.get(name) or _from_numpy_name(name)
+    if name in _AXIS_SECOND and len(args) == 2:
+        x, axis = args
+        args, kwargs = (x,), {"axis": axis, **kwargs}
+    try:
+        return call(*args, **kwargs)
+    except TypeError:
+        if (refusal := _unknown_arguments(name, call, args, kwargs)) is None:
+            raise
+        raise refusal from None
+
+
+def _unknown_arguments(name: str, call: Any, args: Any, kwargs: Any) -> NotDifferentiable | None:
+    try:
+        inspect.signature(call).bind(*args, **kwargs)
+    except TypeError as exc:
+        return NotDifferentiable(
+            f"the reference engine's numpy.{name}: {exc}; it takes {inspect.signature(call)}: write it so, or choose "
+            "another backend"
+        )
+    return None
+
+
+# NumPy's own signatures, where they are not the array API's.
 
 
 def _transpose(x: Any, axes: Any = None) -> Any:
-    return xp.permute_dims(x, tuple(reversed(range(x.ndim))) if axes is None else axes)
+    return xp.permute_dims(x, tuple(reversed(range(len(x.shape)))) if axes is None else axes)
+
+
+def _ravel(x: Any) -> Any:
+    return xp.reshape(x, (-1,))
+
+
+def _cumsum(x: Any, axis: int | None = None) -> Any:
+    return xp.cumulative_sum(_ravel(x), axis=0) if axis is None else xp.cumulative_sum(x, axis=axis)
+
+
+def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    return xp.take(_ravel(x), indices, axis=0) if axis is None else xp.take(x, indices, axis=axis)
+
+
+def _squeeze(x: Any, axis: Any = None) -> Any:
+    return xp.squeeze(x, tuple(i for i, size in enumerate(x.shape) if size == 1) if axis is None else axis)
+
+
+def _clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
+    return xp.clip(x, a_min, a_max)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    a, b = xp.asarray(a), xp.asarray(b)
+    if not a.shape or not b.shape:
+        return a * b
+    return xp.matmul(a, b) if len(b.shape) == 1 else xp.tensordot(a, b, axes=((-1,), (-2,)))
+
+
+_REDUCTIONS = ("sum", "prod", "mean", "max", "min", "var", "std", "any", "all", "argmax", "argmin")
 
 
 def _reduction(name: str) -> Callable[..., Any]:
@@ -104,6 +152,21 @@ def _reshape(self: Tracer, *shape: Any) -> Any:
     return xp.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
 
 
+_NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "clip": _clip,
+    "cumsum": _cumsum,
+    "dot": _dot,
+    "ndim": lambda x: x.ndim,
+    "ravel": _ravel,
+    "shape": lambda x: x.shape,
+    "size": lambda x: x.size,
+    "squeeze": _squeeze,
+    "take": _take,
+    "transpose": _transpose,
+}
+# NumPy takes the axis by position, the standard by name.
+_AXIS_SECOND = frozenset({*_REDUCTIONS, "amax", "amin", "flip", "concatenate", "stack", "expand_dims"})
+
 _METHODS: dict[str, Any] = {
     "__array_namespace__": lambda self, *, api_version=None: xp,
     "__array_ufunc__": _array_ufunc,
@@ -111,7 +174,7 @@ _METHODS: dict[str, Any] = {
     "__neg__": xp.negative,
     "__pos__": lambda self: self,
     "__abs__": xp.abs,
-    "__invert__": xp.logical_not,
+    "__invert__": xp.bitwise_invert,
     "__getitem__": xp.getitem,
     "T": property(_transpose),
     "mT": property(xp.matrix_transpose),
@@ -120,7 +183,13 @@ _METHODS: dict[str, Any] = {
     "astype": xp.astype,
     "reshape": _reshape,
     "conj": xp.conj,
-    **{name: _reduction(name) for name in ("sum", "prod", "mean", "max", "min", "var", "std", "any", "all")},
+    "flatten": _ravel,
+    "ravel": _ravel,
+    "cumsum": _cumsum,
+    "squeeze": _squeeze,
+    "dot": _dot,
+    "transpose": lambda self, *axes: _transpose(self, (axes[0] if len(axes) == 1 else axes) or None),
+    **{name: _reduction(name) for name in _REDUCTIONS},
     **{f"__{name}__": _forward(function) for name, function in {**_OPERATORS, **_COMPARISONS}.items()},
     **{f"__r{name}__": _reflected(function) for name, function in _OPERATORS.items()},
 }

@@ -7,6 +7,7 @@ NotDifferentiable when it meets a tracer.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,68 +16,198 @@ import numpy as np
 from adbridge.backends.reference.primitives import Traced
 from adbridge.backends.reference.rules import elementwise, linalg, reductions, shaping
 from adbridge.backends.reference.rules.elementwise import (
-    abs,
-    acos,
-    acosh,
-    add,
-    asin,
-    asinh,
-    atan,
-    atan2,
-    atanh,
-    ceil,
-    conj,
-    copysign,
-    cos,
-    cosh,
-    divide,
-    equal,
-    exp,
-    exp2,
-    expm1,
-    floor,
-    floor_divide,
-    greater,
-    greater_equal,
-    hypot,
-    imag,
-    isfinite,
-    isinf,
-    isnan,
-    less,
-    less_equal,
-    log,
-    log1p,
-    log2,
-    log10,
-    logaddexp,
-    logical_and,
-    logical_not,
-    logical_or,
-    logical_xor,
-    maximum,
-    minimum,
-    multiply,
-    negative,
-    not_equal,
-    pow,
-    real,
-    reciprocal,
-    remainder,
-    round,
-    sign,
-    signbit,
-    sin,
-    sinh,
-    sqrt,
-    square,
-    subtract,
-    tan,
-    tanh,
-    trunc,
-    where,
+    abs as abs,
 )
-from adbridge.backends.reference.rules.linalg import matmul
+from adbridge.backends.reference.rules.elementwise import (
+    acos as acos,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    acosh as acosh,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    add as add,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    asin as asin,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    asinh as asinh,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    atan as atan,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    atan2 as atan2,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    atanh as atanh,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    bitwise_and as bitwise_and,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    bitwise_invert as bitwise_invert,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    bitwise_or as bitwise_or,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    bitwise_xor as bitwise_xor,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    ceil as ceil,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    conj as conj,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    copysign as copysign,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    cos as cos,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    cosh as cosh,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    divide as divide,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    equal as equal,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    exp as exp,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    exp2 as exp2,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    expm1 as expm1,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    floor as floor,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    floor_divide as floor_divide,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    greater as greater,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    greater_equal as greater_equal,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    hypot as hypot,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    imag as imag,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    isfinite as isfinite,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    isinf as isinf,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    isnan as isnan,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    less as less,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    less_equal as less_equal,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    log as log,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    log1p as log1p,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    log2 as log2,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    log10 as log10,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    logaddexp as logaddexp,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    logical_and as logical_and,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    logical_not as logical_not,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    logical_or as logical_or,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    logical_xor as logical_xor,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    maximum as maximum,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    minimum as minimum,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    multiply as multiply,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    negative as negative,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    not_equal as not_equal,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    pow as pow,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    real as real,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    reciprocal as reciprocal,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    remainder as remainder,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    round as round,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    sign as sign,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    signbit as signbit,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    sin as sin,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    sinh as sinh,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    sqrt as sqrt,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    square as square,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    subtract as subtract,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    tan as tan,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    tanh as tanh,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    trunc as trunc,
+)
+from adbridge.backends.reference.rules.elementwise import (
+    where as where,
+)
+from adbridge.backends.reference.rules.linalg import matmul as matmul
 from adbridge.backends.reference.tracer import concrete
 
 __array_api_version__ = "2024.12"
@@ -181,7 +312,7 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 
 def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
     x = x if dtype is None else astype(x, dtype)
-    axis = 0 if axis is None else axis % len(x.shape)
+    axis = _one_axis("cumulative_sum", x, axis)
     total = reductions.cumulative_sum(x, axis=axis)
     if not include_initial:
         return total
@@ -240,7 +371,7 @@ def getitem(x: Any, key: Any) -> Any:
 
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
-    axis = 0 if axis is None else axis % len(x.shape)
+    axis = _one_axis("take", x, axis)
     return getitem(x, (*(slice(None),) * axis, indices))
 
 
@@ -283,6 +414,14 @@ def _axes(x: Any, axis: Axis) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(count))
     return tuple(np.lib.array_utils.normalize_axis_tuple(axis, count))
+
+
+def _one_axis(name: str, x: Any, axis: int | None) -> int:
+    if axis is not None:
+        return operator.index(np.lib.array_utils.normalize_axis_index(axis, len(x.shape)))
+    if len(x.shape) != 1:
+        raise ValueError(f"{name} needs axis=... for an array of {len(x.shape)} dimensions")
+    return 0
 
 
 def _index(part: Any) -> Any:

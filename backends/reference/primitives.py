@@ -170,7 +170,10 @@ def _cast(x: Any, dtype: Any) -> Any:
 def elementwise_spec(*args: Any, **params: Any) -> Spec:
     """Spec of an elementwise result, by NumPy's broadcasting and promotion."""
     shapes = {arg.shape for arg in args if hasattr(arg, "shape")}
-    dtypes = {arg.dtype for arg in args if hasattr(arg, "dtype")}
+    # Of Python's numbers, which are weak, only the complex ones change a floating dtype.
+    dtypes = {
+        1j if type(arg) is complex else arg.dtype for arg in args if type(arg) is complex or hasattr(arg, "dtype")
+    }
     shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
     return Spec(shape, dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.primitives import Primitive, Traced
+from adbridge.backends.reference.primitives import PRIMITIVES, Primitive, Traced
 from adbridge.backends.reference.program import Program
 from adbridge.errors import NotDifferentiable
 
@@ -140,7 +140,7 @@ class Tracer(Traced):
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:
             raise TypeError("iteration over a 0-d array")
-        return (self[i] for i in range(self.shape[0]))
+        return (PRIMITIVES["getitem"](self, key=i) for i in range(self.shape[0]))
 
     def __bool__(self) -> bool:
         return bool(concrete(self))

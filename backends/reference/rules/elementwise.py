@@ -38,6 +38,10 @@ def zero(name: str, impl: Callable[..., Any]) -> Primitive:
     return defzero(primitive(name, impl))
 
 
+def _unless_whole(jvp: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda tangents, y, args, params: jvp(tangents, y, args, params) if y.dtype.kind in "fc" else None
+
+
 def _astype_spec(x: Any, dtype: Any) -> Spec:
     return Spec(x.shape, np.dtype(dtype))
 
@@ -55,6 +59,7 @@ def _where_spec(c: Any, a: Any, b: Any) -> Spec:
 astype = deflinear(
     primitive("astype", lambda x, dtype: np.asarray(x).astype(dtype)), _astype_spec, lambda ct, x, dtype: ct
 )
+astype.jvp = _unless_whole(astype.jvp)  # a cast to integers is piecewise constant
 negative = deflinear(primitive("negative", np.negative), elementwise_spec, lambda ct, x: -ct)
 add = binary("add", np.add, lambda t, y, a, b: t, lambda t, y, a, b: t)
 deftranspose(add, elementwise_spec, lambda ct, a, b: ct, lambda ct, a, b: ct)
@@ -65,20 +70,18 @@ multiply = deflinear(
 )
 divide = binary("divide", np.divide, lambda t, y, a, b: t / b, lambda t, y, a, b: t * (-y / b))
 deftranspose(divide, elementwise_spec, lambda ct, a, b: ct / b, None)
-where = defjvp(
+where: Primitive = defjvp(
     primitive("where", np.where),
     None,
     lambda t, y, c, a, b: where(c, t, 0.0),
     lambda t, y, c, a, b: where(c, 0.0, t),
 )
-deftranspose(
-    where, _where_spec, None, lambda ct, c, a, b: where(c, ct, 0.0), lambda ct, c, a, b: where(c, 0.0, ct)
-)
+deftranspose(where, _where_spec, None, lambda ct, c, a, b: where(c, ct, 0.0), lambda ct, c, a, b: where(c, 0.0, ct))
 
 # Complex numbers: a cotangent follows d/dx - i d/dy, as in JAX, so that no product is conjugated.
 real = deflinear(primitive("real", np.real), _real_spec, lambda ct, x: ct)
 imag = deflinear(primitive("imag", np.imag), _real_spec, lambda ct, x: ct * -1j)
-conj = deflinear(primitive("conj", np.conj), elementwise_spec, lambda ct, x: conj(ct))
+conj: Primitive = deflinear(primitive("conj", np.conj), elementwise_spec, lambda ct, x: conj(ct))
 
 # Powers, exponentials and logarithms.
 square = unary("square", np.square, lambda t, y, x: t * (2 * x))
@@ -100,15 +103,15 @@ pow = binary(
 
 # Trigonometric and hyperbolic functions.
 sin = unary("sin", np.sin, lambda t, y, x: t * cos(x))
-cos = unary("cos", np.cos, lambda t, y, x: t * -sin(x))
+cos: Primitive = unary("cos", np.cos, lambda t, y, x: t * -sin(x))
 tan = unary("tan", np.tan, lambda t, y, x: t * (1 + y * y))
 asin = unary("asin", np.arcsin, lambda t, y, x: t / sqrt((1 - x) * (1 + x)))
 acos = unary("acos", np.arccos, lambda t, y, x: t / -sqrt((1 - x) * (1 + x)))
 atan = unary("atan", np.arctan, lambda t, y, x: t / (1 + x * x))
 sinh = unary("sinh", np.sinh, lambda t, y, x: t * cosh(x))
-cosh = unary("cosh", np.cosh, lambda t, y, x: t * sinh(x))
+cosh: Primitive = unary("cosh", np.cosh, lambda t, y, x: t * sinh(x))
 tanh = unary("tanh", np.tanh, lambda t, y, x: t * (1 - y * y))
-asinh = unary("asinh", np.arcsinh, lambda t, y, x: t / hypot(x, 1.0))
+asinh = unary("asinh", np.arcsinh, lambda t, y, x: t / (sqrt(1 + x * x) if _is_complex(x) else hypot(x, 1.0)))
 acosh = unary("acosh", np.arccosh, lambda t, y, x: t / (sqrt(x - 1) * sqrt(x + 1)))
 atanh = unary("atanh", np.arctanh, lambda t, y, x: t / ((1 - x) * (1 + x)))
 atan2 = binary(
@@ -117,25 +120,19 @@ atan2 = binary(
     lambda t, y, a, b: t * (b / (a * a + b * b)),
     lambda t, y, a, b: t * (-a / (a * a + b * b)),
 )
-hypot = binary(
+hypot: Primitive = binary(
     "hypot",
     np.hypot,
     lambda t, y, a, b: t * (a / _nonzero(y)),
     lambda t, y, a, b: t * (b / _nonzero(y)),
 )
-logaddexp = binary(
-    "logaddexp", np.logaddexp, lambda t, y, a, b: t * exp(a - y), lambda t, y, a, b: t * exp(b - y)
-)
+logaddexp = binary("logaddexp", np.logaddexp, lambda t, y, a, b: t * exp(a - y), lambda t, y, a, b: t * exp(b - y))
 
 # Kinks.
 sign = zero("sign", np.sign)
 abs = unary("abs", np.abs, lambda t, y, x: t * sign(x) if not _is_complex(x) else real(conj(x) * t) / _nonzero(y))
-maximum = binary(
-    "maximum", np.maximum, lambda t, y, a, b: t * _share(a, b), lambda t, y, a, b: t * _share(b, a)
-)
-minimum = binary(
-    "minimum", np.minimum, lambda t, y, a, b: t * _share(b, a), lambda t, y, a, b: t * _share(a, b)
-)
+maximum = binary("maximum", np.maximum, lambda t, y, a, b: t * _share(a, b), lambda t, y, a, b: t * _share(b, a))
+minimum = binary("minimum", np.minimum, lambda t, y, a, b: t * _share(b, a), lambda t, y, a, b: t * _share(a, b))
 remainder = binary("remainder", np.remainder, lambda t, y, a, b: t, lambda t, y, a, b: t * -floor_divide(a, b))
 copysign = binary("copysign", np.copysign, lambda t, y, a, b: t * (sign(a) * sign(y)), None)
 
@@ -144,7 +141,7 @@ floor = zero("floor", np.floor)
 ceil = zero("ceil", np.ceil)
 round = zero("round", np.round)
 trunc = zero("trunc", np.trunc)
-floor_divide = zero("floor_divide", np.floor_divide)
+floor_divide: Primitive = zero("floor_divide", np.floor_divide)
 equal = zero("equal", np.equal)
 not_equal = zero("not_equal", np.not_equal)
 less = zero("less", np.less)
@@ -155,6 +152,10 @@ logical_and = zero("logical_and", np.logical_and)
 logical_or = zero("logical_or", np.logical_or)
 logical_xor = zero("logical_xor", np.logical_xor)
 logical_not = zero("logical_not", np.logical_not)
+bitwise_and = zero("bitwise_and", np.bitwise_and)
+bitwise_or = zero("bitwise_or", np.bitwise_or)
+bitwise_xor = zero("bitwise_xor", np.bitwise_xor)
+bitwise_invert = zero("bitwise_invert", np.invert)
 isnan = zero("isnan", np.isnan)
 isinf = zero("isinf", np.isinf)
 isfinite = zero("isfinite", np.isfinite)

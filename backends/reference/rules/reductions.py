@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.primitives import Spec, defjvp, deflinear, defzero, primitive
+from adbridge.backends.reference.primitives import Primitive, Spec, defjvp, deflinear, defzero, primitive
 from adbridge.backends.reference.rules.elementwise import equal, where
 from adbridge.backends.reference.rules.shaping import broadcast_to, getitem, reshape
 
@@ -48,7 +48,7 @@ def _reverse(x: Any, axis: int) -> Any:
     return getitem(x, key=(*(slice(None),) * axis, slice(None, None, -1)))
 
 
-cumulative_sum = deflinear(
+cumulative_sum: Primitive = deflinear(
     primitive("cumulative_sum", lambda x, axis: np.cumsum(x, axis=axis)),
     lambda x, axis: Spec(x.shape, x.dtype),
     # Output j sums inputs up to j, so input i feeds the outputs from i on.

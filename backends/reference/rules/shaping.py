@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from adbridge.backends.reference.primitives import (
+    Primitive,
     Spec,
     Var,
     deflinear,
@@ -19,12 +20,12 @@ broadcast_to = deflinear(
     lambda x, shape: Spec(shape, x.dtype),
     lambda ct, x, shape: ct,  # the axes are summed back by `unfit`
 )
-reshape = deflinear(
+reshape: Primitive = deflinear(
     primitive("reshape", lambda x, shape: np.reshape(x, shape)),
     lambda x, shape: Spec(shape, x.dtype),
     lambda ct, x, shape: reshape(ct, shape=x.shape),
 )
-permute_dims = deflinear(
+permute_dims: Primitive = deflinear(
     primitive("permute_dims", lambda x, axes: np.transpose(x, axes)),
     lambda x, axes: Spec(tuple(x.shape[i] for i in axes), x.dtype),
     lambda ct, x, axes: permute_dims(ct, axes=tuple(np.argsort(axes).tolist())),
@@ -33,7 +34,7 @@ permute_dims = deflinear(
 # Indexing and its transpose: scatter(x, key, shape) adds x into zeros of that shape at key.
 getitem = deflinear(
     primitive("getitem", lambda x, key: x[key]),
-    lambda x, key: Spec(np.broadcast_to(np.int8(0), x.shape)[key].shape, x.dtype),
+    lambda x, key: Spec(np.empty(x.shape, np.bool_)[key].shape, x.dtype),
     lambda ct, x, key: scatter(ct, key=key, shape=x.shape),
 )
 
@@ -47,7 +48,7 @@ def _scatter(x: Any, key: Any, shape: tuple[int, ...]) -> Any:
     return out
 
 
-scatter = deflinear(
+scatter: Primitive = deflinear(
     primitive("scatter", _scatter),
     lambda x, key, shape: Spec(shape, x.dtype),
     lambda ct, x, key, shape: getitem(ct, key=key),
@@ -88,4 +89,3 @@ def _concat_transpose(ct: Any, args: tuple[Any, ...], params: dict[str, Any]) ->
 
 
 concat.jvp, concat.spec, concat.transpose = _concat_jvp, _concat_spec, _concat_transpose
-
