@@ -21,10 +21,11 @@ from adbridge.errors import (
     SignatureMismatch,
     SuiteNotFound,
 )
-from adbridge.operators import grad, jacobian, jvp, value_and_grad, vjp
+from adbridge.operators import grad, jacobian, jvp, linearize, value_and_grad, vjp
 from adbridge.prepared import Prepared, prepare
 from adbridge.protocol import Backend, Capabilities
 from adbridge.registry import array_namespace, backends, get_backend, use_backend
+from adbridge.second_order import hessian, hvp
 
 if TYPE_CHECKING:
     from adbridge.bench.runner import Run, run
@@ -53,8 +54,11 @@ __all__ = [
     "backends",
     "get_backend",
     "grad",
+    "hessian",
+    "hvp",
     "jacobian",
     "jvp",
+    "linearize",
     "load_runs",
     "prepare",
     "run",

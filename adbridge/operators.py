@@ -7,7 +7,7 @@ A call is read once (`calls.py`); an operator is then a function of that call an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import Any
 
@@ -135,10 +135,7 @@ def jacobian(
     [[2. 0.]
      [0. 4.]]
     """
-    if mode not in MODES:
-        raise CapabilityError(f"jacobian has no mode {mode!r}; choose one of {', '.join(map(repr, MODES))}")
-    if sparsity is not None:
-        raise CapabilityError("jacobian(sparsity=...) is not supported yet; leave it out for a dense result")
+    check_dense("jacobian", mode, MODES, sparsity)
     return Operator("jacobian", fun, argnums, mode=mode, backend=backend)
 
 
@@ -180,10 +177,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: 
     >>> print(out, *vjp_fn(1.0))
     12.0 4.0 3.0
     """
-    operator = Operator("vjp", fun, tuple(range(len(primals))), has_aux, backend=backend)
-    call = read_call(operator, primals, {})
-    # The caller may change its arrays before it calls vjp_fn.
-    call.arrays = tuple(read_only(np.array(a)) if isinstance(a, np.ndarray) else a for a in call.arrays)
+    call = _read_to_keep(Operator("vjp", fun, tuple(range(len(primals))), has_aux, backend=backend), primals)
     with call.scope():
         outs, pullback, aux = call.backend.vjp(call.flat_function(call.arrays), call.primals(call.arrays))
         result = call.finish(call.out(outs)), call.finish(call.aux(aux))
@@ -196,6 +190,47 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: 
             return call.finish(call.like_primals(pullback(seeds)))
 
     return (result[0], vjp_fn, result[1]) if has_aux else (result[0], vjp_fn)
+
+
+def linearize(fun: Callable[..., Any], *primals: Any, backend: BackendLike | None = None) -> Any:
+    """``(fun(*primals), jvp_fn)``: ``jvp_fn(*tangents)`` is J @ tangents, any number of times.
+
+    The reference engine and JAX run `fun` once and keep the linear part; the others run it again each time.
+
+    Raises:
+        SignatureMismatch (from jvp_fn): tangents unlike the primals. Else as `grad`.
+
+    >>> out, jvp_fn = linearize(lambda x: x * x, 3.0, backend="reference")
+    >>> print(out, jvp_fn(1.0), jvp_fn(10.0))
+    9.0 6.0 60.0
+    """
+    call = _read_to_keep(Operator("linearize", fun, tuple(range(len(primals))), backend=backend), primals)
+    points = call.primals(call.arrays)
+    with call.scope():
+        outs, pushforward, _ = call.backend.linearize(call.flat_function(call.arrays), points)
+        out = call.finish(call.out(outs))
+
+    def jvp_fn(*tangents: Any) -> Any:
+        with call.scope():
+            seeds = call.seeds("tangents", tangents, call.active_tree, points, "primals")
+            return call.finish(call.out(pushforward(seeds)))
+
+    return out, jvp_fn
+
+
+def _read_to_keep(operator: Operator, primals: tuple[Any, ...]) -> Call:
+    """The call, with copies of NumPy arrays: its caller may change them before it uses the linear map."""
+    call = read_call(operator, primals, {})
+    call.arrays = tuple(read_only(np.array(a)) if isinstance(a, np.ndarray) else a for a in call.arrays)
+    return call
+
+
+def check_dense(operator: str, mode: str, modes: Sequence[str], sparsity: object) -> None:
+    """Raises CapabilityError: an unknown mode, or a sparsity."""
+    if mode not in modes:
+        raise CapabilityError(f"{operator} has no mode {mode!r}; choose one of {', '.join(map(repr, modes))}")
+    if sparsity is not None:
+        raise CapabilityError(f"{operator}(sparsity=...) is not supported yet; leave it out for a dense result")
 
 
 def _as_argnums(name: str, argnums: Any) -> Argnums:
@@ -276,6 +311,13 @@ def _check_scalar(call: Call, outs: Arrays) -> None:
         )
 
 
+def _hessian(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+    asked = call.operator
+    outer, inner = asked.mode.split("-over-")
+    gradient = Operator("grad" if inner == "reverse" else "jacobian", asked.fun, asked.argnums, mode=inner)
+    return dense_jacobian(replace(call, operator=replace(asked, fun=gradient, mode=outer)), arrays, seeds)
+
+
 _APPLY: dict[str, Callable[[Call, Arrays, Arrays], PyTree]] = {
     "value": _value,
     "grad": _grad,
@@ -283,4 +325,5 @@ _APPLY: dict[str, Callable[[Call, Arrays, Arrays], PyTree]] = {
     "jvp": _jvp,
     "vjp": _vjp,
     "jacobian": dense_jacobian,
+    "hessian": _hessian,
 }

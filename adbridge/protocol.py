@@ -159,6 +159,12 @@ class Backend(ABC):
         outs, pullback, aux = self.vjp(fun, primals)
         return outs, pullback((self.namespace.ones_like(outs[0]),)), aux
 
+    def linearize(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
+        """``(outputs, pushforward, aux)``; the pushforward maps tangents of the primals to those of the
+        outputs, any number of times. Derived: a `jvp` each time."""
+        outs, aux = fun(*primals)
+        return outs, lambda tangents: self.jvp(fun, primals, tangents)[1], aux
+
     def jvp_batch(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         """``(outputs, output tangents)`` for tangents stacked along a new first axis."""
         outs: Arrays = ()

@@ -18,9 +18,12 @@ _WIDE = frozenset({"float64", "complex128", "int64", "uint64"})
 
 
 class JaxBackend(Backend):
-    """Adapter of JAX; ``device`` is a JAX platform name, ``"cpu"`` or ``"gpu"``."""
+    """Adapter of JAX; ``device`` is a JAX platform name, ``"cpu"`` or ``"gpu"`` (``"cuda"`` means the same)."""
 
     name = "jax"
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__("gpu" if device == "cuda" else device)
 
     @cached_property
     def _device(self) -> Any:
@@ -77,6 +80,10 @@ class JaxBackend(Backend):
 
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         return jax.vjp(fun, *primals, has_aux=True)
+
+    def linearize(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
+        outs, pushforward, aux = jax.linearize(fun, *primals, has_aux=True)
+        return outs, lambda tangents: pushforward(*tangents), aux
 
     def jvp_batch(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         def push(*seed: Array) -> tuple[Arrays, Arrays]:

@@ -24,7 +24,7 @@ from adbridge.registry import within
 
 
 class TorchBackend(Backend):
-    """Adapter of PyTorch; ``device`` is a torch device, ``"cpu"`` or ``"cuda"``.
+    """Adapter of PyTorch; ``device`` is ``"cpu"`` or ``"cuda"`` (``"gpu"`` means the same).
 
     A result is part of the caller's own graph if one of the inputs requires grad.
     """
@@ -35,6 +35,9 @@ class TorchBackend(Backend):
         "torch._decomp.decompositions_for_jvp",  # by func.jvp
         "torch._inductor.standalone_compile",  # by the profiler
     )
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__("cuda" if device == "gpu" else device)
 
     @cached_property
     def capabilities(self) -> Capabilities:  # cached: asking CUDA is slow
@@ -89,8 +92,9 @@ class TorchBackend(Backend):
             return outs, tuple(torch.zeros_like(out) for out in outs), aux
         _load_forward_rules()
         with PROCESS_WIDE:
-            result: tuple[Arrays, Arrays, Arrays] = torch.func.jvp(fun, primals, tangents, has_aux=True)  # type: ignore[assignment]  # three with aux
-        return result
+            outs, pushed, aux = torch.func.jvp(fun, primals, tangents, has_aux=True)  # type: ignore[misc]  # three with aux
+        # A 0-d float32 tensor plus a Python number has a float64 tangent in torch.
+        return outs, tuple(t.to(out.dtype) for t, out in zip(pushed, outs, strict=True)), aux
 
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         if _in_functorch():

@@ -46,7 +46,7 @@ def close(got: Any, expected: Any, tolerance: float | None = None) -> None:
 def to_host(array: Any) -> np.ndarray:
     if isinstance(array, np.ndarray):
         return array
-    return np.asarray(array.detach() if hasattr(array, "detach") else array)
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
 def own(backend: ad.Backend, array: Any) -> Any:
@@ -703,6 +703,80 @@ def deterministic(b: ad.Backend) -> None:
         again = [ad.grad(wave, backend=b)(X), ad.jacobian(pair, backend=b)(X)]
         for a, c in zip(first, again, strict=True):
             np.testing.assert_array_equal(a, c)
+
+
+SECOND_ORDER_MODES = ("forward-over-reverse", "reverse-over-forward", "reverse-over-reverse", "forward-over-forward")
+
+
+def _coupled(p: Any, q: Any) -> Any:
+    """sum_i sin(p_i) q_i^2 + (sum_i p_i) q_0"""
+    xp = xp_of(p)
+    return xp.sum(xp.sin(p) * q * q) + xp.sum(p) * q[0]
+
+
+def _coupled_blocks() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    cross = np.diag(2 * Y * np.cos(X))
+    cross[:, 0] += 1
+    return (np.diag(-np.sin(X) * Y**2), cross), (cross.T, np.diag(2 * np.sin(X)))
+
+
+@value
+def hessian_in_every_mode(b: ad.Backend) -> None:
+    for mode in SECOND_ORDER_MODES:
+        close(ad.hessian(lambda x: xp_of(x).sum(x**3), mode=mode, backend=b)(X), np.diag(6 * X))
+        blocks = ad.hessian(_coupled, argnums=(0, 1), mode=mode, backend=b)(X, Y)
+        for row, expected_row in zip(blocks, _coupled_blocks(), strict=True):
+            for block, expected in zip(row, expected_row, strict=True):
+                close(block, expected)
+
+
+@value
+def hessian_vector_product_in_every_mode(b: ad.Backend) -> None:
+    v, w = np.array([1.0, -2.0, 0.5]), np.array([0.3, 1.0, -1.0])
+    (pp, pq), (qp, qq) = _coupled_blocks()
+    for mode in SECOND_ORDER_MODES:
+        for_p, for_q = ad.hvp(_coupled, (X, Y), (v, w), mode=mode, backend=b)
+        close(for_p, pp @ v + pq @ w)
+        close(for_q, qp @ v + qq @ w)
+
+
+@value
+def hvp_takes_trees_and_float32(b: ad.Backend) -> None:
+    x = {"a": X.astype(np.float32)}
+    (product,) = ad.hvp(lambda t: xp_of(t["a"]).sum(t["a"] ** 3), (x,), (x,), backend=b)
+    close(product["a"], 6 * X**2)
+    assert product["a"].dtype == np.float32
+
+
+@value
+def python_numbers_do_not_widen(b: ad.Backend) -> None:
+    x = X.astype(np.float32)
+    out, tangent = ad.jvp(lambda x: 0.5 + 2.0 * xp_of(x).sum(x * x), (x,), (x,), backend=b)
+    close(tangent, 4 * np.sum(X**2))
+    assert out.dtype == tangent.dtype == np.float32
+    assert ad.jacobian(lambda x: 0.5 + 2.0 * xp_of(x).sum(x * x), mode="forward", backend=b)(x).dtype == np.float32
+
+
+@value
+def linearize_maps_tangents_any_number_of_times(b: ad.Backend) -> None:
+    out, jvp_fn = ad.linearize(lambda x, y: {"xy": x * y, "s": xp_of(x).sum(xp_of(x).sin(x))}, X, Y, backend=b)
+    close(out["xy"], X * Y)
+    for t, u in ((X, Y), (np.zeros(3), np.ones(3)), (-Y, X)):
+        tangent = jvp_fn(t, u)
+        close(tangent["xy"], t * Y + X * u)
+        close(tangent["s"], np.sum(np.cos(X) * t))
+
+
+@structure
+def linearize_keeps_its_point(b: ad.Backend) -> None:
+    x = X.copy()
+    out, jvp_fn = ad.linearize(lambda x: x * x, x, backend=b)
+    before = jvp_fn(Y)
+    x[:] = 100.0
+    np.testing.assert_array_equal(jvp_fn(Y), before)
+    assert isinstance(out, np.ndarray) and out.flags.writeable
+    with pytest.raises(ad.SignatureMismatch, match="expected"):
+        jvp_fn(Y[:2])
 
 
 @structure

@@ -21,6 +21,21 @@ def test_backend_meets(clause: str, backend: str) -> None:
     ALL[clause](ad.get_backend(backend))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("clause", [*VALUE, *STRUCTURE])
+@pytest.mark.parametrize("engine", backend_params("jax", "torch"))
+def test_backend_meets_on_a_gpu(clause: str, engine: str) -> None:
+    ALL[clause](ad.get_backend(engine, device=gpu_of(engine)))
+
+
+def gpu_of(engine: str) -> str:
+    """The name of the engine's GPU; skips the test where there is none."""
+    others = [device for device in ad.get_backend(engine).capabilities.devices if device != "cpu"]
+    if not others:
+        pytest.skip(f"{engine} sees no GPU")
+    return others[0]
+
+
 @pytest.mark.parametrize("clause", VALUE)
 def test_zero_backend_fails(clause: str) -> None:
     with pytest.raises(AssertionError):

@@ -180,6 +180,20 @@ def test_unavailable_device_is_unsupported_and_not_a_pass(tmp_path: Path) -> Non
     assert done.exit_code == 3
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", [name for name in ("jax", "torch") if name in ENGINES])
+def test_runs_on_a_gpu(tmp_path: Path, engine: str) -> None:
+    """Right, and timed to the end: no call is faster than the memory that it must move at 10 TB/s."""
+    if len(ad.get_backend(engine).capabilities.devices) == 1:
+        pytest.skip(f"{engine} sees no GPU")
+    n = 10**8
+    done = run(tmp_path, "planted:GOOD_SUITE", backends=[engine], device="gpu", n=n, memory=True, timeout=300)
+    assert done.exit_code == 0
+    for record in done.records:
+        assert record["seconds_min"] > 8 * n / 10e12
+        assert record["peak_alloc_bytes"] >= 8
+
+
 def test_float32_runs(tmp_path: Path) -> None:
     done = run(tmp_path, "planted:GOOD_SUITE", backends=ENGINES, dtype="float32")
     assert done.exit_code == 0

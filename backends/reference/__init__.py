@@ -56,6 +56,10 @@ class ReferenceBackend(Backend):
         outs, linear, aux = transforms.linearize(fun, primals)
         return outs, lambda cotangents: transforms.pull(linear, cotangents), aux
 
+    def linearize(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
+        outs, linear, aux = transforms.linearize(fun, primals)
+        return outs, lambda tangents: transforms.push(linear, tangents, outs), aux
+
     def jvp_batch(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         # Linearised once; then one run of the linear program per column.
         outs, linear, _ = transforms.linearize(fun, primals)
