@@ -20,6 +20,7 @@ from adbridge.errors import (
     RunError,
     SignatureMismatch,
     SuiteNotFound,
+    UsageError,
 )
 from adbridge.operators import grad, jacobian, jvp, linearize, value_and_grad, vjp
 from adbridge.prepared import Prepared, prepare
@@ -28,7 +29,7 @@ from adbridge.registry import array_namespace, backends, get_backend, use_backen
 from adbridge.second_order import hessian, hvp
 
 if TYPE_CHECKING:
-    from adbridge.bench.runner import Run, run
+    from adbridge.bench.runner import Run, resume, run
     from adbridge.bench.store import load_runs
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __all__ = [
     "RunError",
     "SignatureMismatch",
     "SuiteNotFound",
+    "UsageError",
     "array_namespace",
     "backends",
     "get_backend",
@@ -61,13 +63,19 @@ __all__ = [
     "linearize",
     "load_runs",
     "prepare",
+    "resume",
     "run",
     "use_backend",
     "value_and_grad",
     "vjp",
 ]
 
-_LAZY = {"Run": "adbridge.bench.runner", "run": "adbridge.bench.runner", "load_runs": "adbridge.bench.store"}
+_LAZY = {
+    "Run": "adbridge.bench.runner",
+    "load_runs": "adbridge.bench.store",
+    "resume": "adbridge.bench.runner",
+    "run": "adbridge.bench.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,12 +21,13 @@ from adbridge.errors import (
     CapabilityError,
     DataError,
     SuiteNotFound,
+    UsageError,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_USAGE_ERRORS = (BackendNotFound, BackendUnavailable, CapabilityError, DataError, SuiteNotFound)
+_USAGE_ERRORS = (BackendNotFound, BackendUnavailable, CapabilityError, DataError, SuiteNotFound, UsageError)
 USAGE, FAILED = 2, 3
 
 
@@ -87,6 +88,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @click.option("--seconds", default=0.1, show_default=True, help="Steady-state timing per case, in seconds.")
 @click.option("--timeout", default=120.0, show_default=True, help="Longest silence of a process, in seconds.")
 @click.option("--memory/--no-memory", default=True, help="Measure peak memory, too.")
+@click.option("--resume", "unfinished", type=click.Path(path_type=Path), help="Finish the run in this folder instead.")
 def run(
     suites: tuple[str, ...],
     names: list[str] | None,
@@ -99,30 +101,35 @@ def run(
     seconds: float,
     timeout: float,
     memory: bool,
+    unfinished: Path | None,
 ) -> None:
     """Check that backends agree on the problems of each SUITE (default: quick), and record time and memory.
 
     Suites: textbook, elementary, scaling, adbench, quick, or MODULE:SUITE.
     """
+    from adbridge.bench.runner import resume
     from adbridge.bench.runner import run as run_suites
     from adbridge.report.tables import run_tables
 
     console = _console()
     with _Progress(console) as progress:
-        done = run_suites(
-            suites or ("quick",),
-            backends=names,
-            n=n,
-            m=m,
-            data=data,
-            device=device,
-            dtype=dtype,
-            out=out,
-            seconds=seconds,
-            timeout=timeout,
-            memory=memory,
-            progress=progress,
-        )
+        if unfinished is not None:
+            done = resume(unfinished, progress=progress)
+        else:
+            done = run_suites(
+                suites or ("quick",),
+                backends=names,
+                n=n,
+                m=m,
+                data=data,
+                device=device,
+                dtype=dtype,
+                out=out,
+                seconds=seconds,
+                timeout=timeout,
+                memory=memory,
+                progress=progress,
+            )
     console.print(run_tables(done, console.width))
     sys.exit(done.exit_code)
 
@@ -136,15 +143,21 @@ class _Progress:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("starting", total=None)
+        self._folder: Path | None = None
 
     def __enter__(self) -> _Progress:
         self._progress.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self._progress.stop()
+        if kind is KeyboardInterrupt:
+            again = f"; finish it with: adbridge run --resume {self._folder}" if self._folder else ""
+            click.echo(f"interrupted{again}", err=True)
+            sys.exit(FAILED)
 
-    def __call__(self, done: int, total: int, what: str) -> None:
+    def __call__(self, done: int, total: int, what: str, folder: Path) -> None:
+        self._folder = folder
         self._progress.update(self._task, completed=done, total=total, description=what)
 
 

@@ -43,6 +43,10 @@ class RunError(AdbridgeError, RuntimeError):
     """A suite run could not be made or read."""
 
 
+class UsageError(RunError, ValueError):
+    """A run was asked for in a way that cannot be."""
+
+
 class SuiteNotFound(RunError, LookupError):
     """No suite, or no problem in it, has the name that was asked for."""
 

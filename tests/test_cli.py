@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,32 @@ def test_narrow_terminals_do_not_lose_numbers(tmp_path: Path) -> None:
     done = short(tmp_path, "planted:GOOD_SUITE", "--backends", "reference", "--n", "10,20", COLUMNS="80")
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "…" not in done.stdout
+
+
+def test_interrupted_run_says_how_to_finish_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "adbridge.cli", "run", "planted:SUITE", "--out", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(planted.HERE)}
+    process = subprocess.Popen(
+        [*command, "--backends", "reference"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("*/worker-reference.log")):
+        time.sleep(0.05)
+    time.sleep(0.5)  # into the problem that hangs
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    (folder,) = tmp_path.iterdir()
+    assert err.strip() == f"interrupted; finish it with: adbridge run --resume {folder}"
+    assert process.returncode == 3
+
+
+def test_resume_finishes_a_run(tmp_path: Path) -> None:
+    short(tmp_path, "planted:GOOD_SUITE", "--backends", "reference")
+    (folder,) = tmp_path.iterdir()
+    (folder / "records.jsonl").unlink()
+    done = adbridge("run", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert "reference agrees on all 3 results" in done.stdout
+    assert adbridge("run", "--resume", tmp_path).returncode == 3
 
 
 def test_help_and_version() -> None:

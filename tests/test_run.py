@@ -215,6 +215,10 @@ def test_a_suite_that_cannot_be_sent(tmp_path: Path) -> None:
         run(tmp_path, planted.LOCAL)
 
 
+class Renamed(planted.SlightlyWrong):
+    name = "reference"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -224,9 +228,11 @@ def test_a_suite_that_cannot_be_sent(tmp_path: Path) -> None:
         ({"suite": "no.module:SUITE"}, ad.SuiteNotFound, "could not be loaded from no.module"),
         ({"backends": ["tourch"]}, ad.BackendNotFound, "no backend is called 'tourch'; did you mean 'torch'"),
         ({"backends": []}, ad.BackendUnavailable, "no backend to run: none was named"),
-        ({"dtype": "int8"}, ad.RunError, "dtype 'int8' is not one that runs can judge; choose float64 or float32"),
-        ({"n": 0}, ad.RunError, "n must be one or more positive sizes, got 0"),
-        ({"m": []}, ad.RunError, r"m must be one or more positive sizes, got \[\]"),
+        ({"m": 5}, ad.UsageError, "no problem of good is free in m; leave --m out"),
+        ({"backends": ["reference", Renamed()]}, ad.UsageError, "two of the backends are called 'reference'"),
+        ({"dtype": "int8"}, ad.UsageError, "dtype 'int8' is not one that runs can judge; choose float64 or float32"),
+        ({"n": 0}, ad.UsageError, "n must be one or more positive sizes, got 0"),
+        ({"m": []}, ad.UsageError, r"m must be one or more positive sizes, got \[\]"),
         ({"data": "x.txt"}, ad.DataError, "no problem of the chosen suites reads data from x.txt"),
     ],
 )
@@ -343,6 +349,29 @@ def test_load_runs_takes_a_file_a_run_or_a_folder_of_runs(tmp_path: Path) -> Non
     assert list(ad.load_runs(tmp_path / "two" / store.RECORDS).run) == ["two"]
 
 
+def test_a_group_cut_short_is_run_again(tmp_path: Path) -> None:
+    done = run(tmp_path, "planted:GOOD_SUITE", n=[3, 4, 5])
+    path = done.path / store.RECORDS
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 9
+    path.write_text("".join(lines[:5]) + lines[5][:40])  # killed in the second group
+    again = ad.resume(done.path)
+    assert [(r["n"], r["operator"]) for r in again.records] == [(r["n"], r["operator"]) for r in done.records]
+    pd.testing.assert_frame_equal(ad.load_runs(path), again.to_frame())
+    assert [r["samples"] for r in again.records[:3]] == [r["samples"] for r in done.records[:3]]
+    complete = path.read_text()
+    assert ad.resume(done.path).exit_code == 0
+    assert path.read_text() == complete
+
+
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ad.RunError, match=r"no run to resume at .*; give the folder that holds run.json"):
+        ad.resume(tmp_path)
+    done = run(tmp_path, "planted:GOOD_SUITE", backends=[planted.SlightlyWrong()])
+    with pytest.raises(ad.RunError, match=r"was given suites or backends as Python objects"):
+        ad.resume(done.path)
+
+
 @pytest.mark.slow
 def test_two_runs_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adbridge.cli", "run", "planted:GOOD_SUITE", "--out", str(tmp_path)]
@@ -355,7 +384,7 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_no_processes_and_keeps_its_records(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_processes_and_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "after.py").write_text(
         "import planted\nfrom adbridge.bench.problem import Suite\n"
         "SUITE = Suite('after', (planted.GOOD, planted.SUITE.problem('hangs')))\n"
@@ -372,6 +401,12 @@ def test_a_killed_run_leaves_no_processes_and_keeps_its_records(tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(store.read(records[0])) == 6
+    plan = records[0].parent / "run.json"
+    plan.write_text(plan.read_text().replace('"timeout": 120.0', '"timeout": 1.0'))
+    monkeypatch.syspath_prepend(tmp_path)
+    finished = ad.resume(records[0].parent)
+    assert [r["problem"] for r in finished.records] == ["good"] * 6 + ["hangs"] * 2
+    assert {r["outcome"] for r in finished.records[6:]} == {"timeout"}
     while _workers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert _workers(tmp_path) == []

@@ -2,7 +2,7 @@
 
 For each problem and size, each backend in turn times and checks all operators in one fresh process, and
 weighs each operator in a fresh process of its own. Then the results are judged, and the group's records
-are appended: a killed run loses at most the group that it was in.
+are appended: a killed run loses at most the group that it was in, and `resume` finishes it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from adbridge import __version__
 from adbridge.bench.cases import Group, Settings, run_group
+from adbridge.bench.plan import PLAN, Plan
 from adbridge.bench.pool import THREADS, Pool
-from adbridge.bench.problem import Instance, Suite, get_suite
+from adbridge.bench.problem import Suite
 from adbridge.bench.scaling import GROWTH_COLUMNS, growths
-from adbridge.bench.store import RECORDS, Record, append, frame
-from adbridge.bench.worker import Place
-from adbridge.errors import BackendUnavailable, DataError, RunError
-from adbridge.protocol import Backend
-from adbridge.registry import BackendLike, default_names, entry_of
-from adbridge.trees import PyTree, flatten
-from adbridge.validate.verdict import TOLERANCE, worst
+from adbridge.bench.store import RECORDS, Record, append, frame, keep_whole_groups
+from adbridge.errors import RunError, UsageError
+from adbridge.registry import BackendLike
+from adbridge.validate.verdict import worst
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Sizes = int | Sequence[int] | None
-Progress = Callable[[int, int, str], None]
-"""Called with (groups done, groups in all, what is running now)."""
+Progress = Callable[[int, int, str, Path], None]
+"""Called with (groups done, groups in all, what is running now, the run's folder)."""
 
 
 @dataclass(frozen=True)
@@ -104,82 +100,61 @@ def run(
         memory: also measure peak memory (a further process per case).
 
     Raises:
-        SuiteNotFound, BackendNotFound, BackendUnavailable (no backend left), DataError, RunError.
+        SuiteNotFound, BackendNotFound, BackendUnavailable (no backend left), DataError, UsageError, RunError.
     """
-    settings = _settings(backends, device, dtype, seconds, memory)
     suites = [suite] if isinstance(suite, (str, Suite)) else list(suite)
-    groups = [g for s in suites for g in _groups(s, _sizes("n", n), _sizes("m", m), data, dtype)]
-    if not groups:
-        raise DataError(f"no problem of the chosen suites reads data from {data}; leave --data out, or run adbench")
+    plan = Plan(suites, backends, _sizes("n", n), _sizes("m", m), data, device, dtype, seconds, timeout, memory)
+    settings, groups = plan.settings(), plan.groups()
     folder = _new_folder(Path(out))
-    settings = replace(settings, common=_environment(folder.name))
-    records: list[Record] = []
+    plan.save(folder / PLAN)
+    return _carry_out(groups, replace(settings, common=_environment(folder.name)), folder, timeout, [], progress)
+
+
+def resume(path: str | os.PathLike[str], *, progress: Progress | None = None) -> Run:
+    """Finish a run that was killed or interrupted: what its folder at `path` lacks is run and appended.
+
+    Raises:
+        RunError: there is no such run, or it was given Python objects, which only its own program has.
+    """
+    folder = Path(path)
+    plan = Plan.load(folder / PLAN)
+    settings, groups = plan.settings(), plan.groups()
+    records = keep_whole_groups(folder / RECORDS)
+    return _carry_out(
+        groups, replace(settings, common=_environment(folder.name)), folder, plan.timeout, records, progress
+    )
+
+
+def _carry_out(
+    groups: list[Group],
+    settings: Settings,
+    folder: Path,
+    timeout: float,
+    records: list[Record],
+    progress: Progress | None,
+) -> Run:
+    """Run the groups that have no records yet."""
+    done = {record["group"] for record in records}
     with Pool(folder, timeout) as pool:
-        for done, group in enumerate(groups):
+        for number, group in enumerate(groups):
             if progress:
-                progress(done, len(groups), f"{group.suite} {group.name} n={group.place.n} m={group.place.m}")
+                progress(number, len(groups), f"{group.suite} {group.name} n={group.place.n} m={group.place.m}", folder)
+            if number in done:
+                continue
             found = run_group(group, settings, pool)
+            found = [{**record, "group": number, "group_cases": len(found)} for record in found]
             append(folder / RECORDS, found)
             records += found
     if progress:
-        progress(len(groups), len(groups), "done")
+        progress(len(groups), len(groups), "done", folder)
     return Run(folder, records)
-
-
-def _settings(
-    backends: Iterable[BackendLike] | None, device: str, dtype: str, seconds: float, memory: bool
-) -> Settings:
-    if dtype not in TOLERANCE:
-        raise RunError(f"dtype {dtype!r} is not one that runs can judge; choose float64 or float32")
-    chosen = list(backends) if backends is not None else default_names()
-    present: dict[str, BackendLike] = {}
-    missing: dict[str, str] = {}
-    for backend in chosen:
-        name = backend.name if isinstance(backend, Backend) else backend
-        try:
-            if not isinstance(backend, Backend):
-                entry_of(backend)
-            present[name] = backend
-        except BackendUnavailable as exc:
-            missing[name] = str(exc)
-    if not present:
-        raise BackendUnavailable("no backend to run: " + ("; ".join(missing.values()) or "none was named"))
-    return Settings(present, missing, device, dtype, seconds, memory, common={})
 
 
 def _sizes(name: str, value: Sizes) -> tuple[int, ...] | None:
     sizes = None if value is None else (value,) if isinstance(value, int) else tuple(value)
     if sizes is not None and (not sizes or min(sizes) < 1):
-        raise RunError(f"{name} must be one or more positive sizes, got {value!r}")
+        raise UsageError(f"{name} must be one or more positive sizes, got {value!r}")
     return sizes
-
-
-def _groups(
-    suite: str | Suite, n: tuple[int, ...] | None, m: tuple[int, ...] | None, data: Any, dtype: str
-) -> list[Group]:
-    found = get_suite(suite) if isinstance(suite, str) else suite
-    if data is not None:
-        return [
-            Group(found.name, problem, Place(suite, problem.name, *_size_of(instance), str(data), label, dtype))
-            for problem in found.problems
-            if problem.load is not None
-            for label, instance in problem.load(Path(data)).items()
-        ]
-    return [
-        Group(found.name, problem, Place(suite, problem.name, i, j, dtype=dtype))
-        for problem in found.problems
-        for i, j in problem.grid(n, m)
-    ]
-
-
-def _size_of(instance: Instance) -> tuple[int, int]:
-    """Scalar inputs and scalar outputs."""
-    value = instance.answer(*instance.args).value
-    return _count(instance.args[0]), _count(value)
-
-
-def _count(tree: PyTree) -> int:
-    return sum(int(np.size(leaf)) for leaf in flatten(tree)[0])
 
 
 def _new_folder(out: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-# The columns of every frame of records, in order; bytes and seconds are per call.
+# The columns of every frame of records, in order; bytes and seconds are per call. The cases of one instance
+# are a group, numbered within the run.
 COLUMNS = (
     "run", "suite", "problem", "n", "m", "operator", "mode", "backend", "device", "dtype", "outcome", "verdict",
     "primal_seconds", "seconds_min", "seconds_median", "seconds_mad", "samples", "first_call_seconds",
     "prepare_seconds", "transfer_seconds", "primal_calls", "peak_alloc_bytes", "alloc_source",
     "peak_rss_delta_bytes", "engine_version", "commit", "cpu", "threads", "started",
-    "relative_error", "disagreement", "entry", "got", "expected", "note",
+    "relative_error", "disagreement", "entry", "got", "expected", "note", "group", "group_cases",
 )  # fmt: skip
 
 RECORDS = "records.jsonl"
@@ -55,6 +57,18 @@ def read(path: Path) -> list[Record]:
                 break
             raise RunError(f"{path}, line {number}: not a record ({exc}); remove the line to read the rest") from exc
     return records
+
+
+def keep_whole_groups(path: Path) -> list[Record]:
+    """The records of the groups that are whole; a group cut short by a kill is removed from the file."""
+    records = read(path) if path.exists() else []
+    counts = Counter(record.get("group") for record in records)
+    whole = [record for record in records if counts[record.get("group")] == record.get("group_cases")]
+    replacement = path.with_suffix(".tmp")
+    replacement.unlink(missing_ok=True)
+    append(replacement, whole)
+    replacement.replace(path)
+    return whole
 
 
 def load_runs(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -143,7 +143,7 @@ def summary(run: Run) -> Text:
     text = Text()
     apart = max((r["disagreement"] for r in agreed if not math.isnan(r["disagreement"])), default=None)
     if compared and len(agreed) == len(run.records):
-        text.append(f"{_listed(backends)} agree on all {len(agreed)} results", style="green")
+        text.append(f"{_listed(backends)} agree{'s' * (len(backends) == 1)} on all {len(agreed)} results", style="green")
     else:
         text.append(f"{len(agreed)} of {len(run.records)} results agree", style="bold red")
     if apart is not None:
