@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import threading
-import tracemalloc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -190,6 +189,8 @@ class Backend(ABC):
 
     def peak_alloc(self, compiled: Compiled, arrays: Arrays) -> tuple[int, str]:
         """``(bytes, source)``: peak of what one call allocates. Here by tracemalloc, which sees NumPy's."""
+        import tracemalloc
+
         tracemalloc.start()
         try:
             tracemalloc.reset_peak()

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +45,8 @@ _ambient: ContextVar[_Ambient | None] = ContextVar("adbridge_backend", default=N
 @cache
 def table() -> dict[str, Entry]:
     """Every known backend: the built-in ones, then plug-ins (entry points ``adbridge.backends``)."""
+    from importlib.metadata import entry_points  # slow to import, and needed only when a backend is
+
     plugins = {
         point.name: Entry(point.module, point.attr, summary=f"plug-in {point.value}")
         for point in entry_points(group="adbridge.backends")
