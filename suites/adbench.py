@@ -178,19 +178,19 @@ def gmm_instance(parameters: PyTree, points: Vector, gamma: float, wishart_m: in
 # ADBench's files: white-space separated numbers, `D K N`; alphas; means; icf; points; `gamma m`.
 
 
-def load_gmm(path: Path) -> dict[str, Instance]:
-    """The instances in one file, or in all ``gmm*.txt`` and ``gmm/test.txt`` below a folder.
+def find_gmm(path: Path) -> dict[str, Path]:
+    """One file, or all ``gmm*.txt`` and ``gmm/test.txt`` below a folder.
 
     Labels are ``folder/stem``, such as ``1k/gmm_d10_K25``, whichever folder above was given.
 
     Raises:
-        DataError: nothing there, two files of one label, or a file that is not in ADBench's format.
+        DataError: nothing there, or two files of one label.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"there is no file or folder {path}; pass one with ADBench's GMM data")
     if path.is_file():
-        return {_label(path): read_gmm(path)}
+        return {_label(path): path}
     files = sorted(file for file in path.rglob("*.txt") if file.is_file() and _is_gmm(file))
     if not files:
         raise DataError(f"{path} holds no GMM data: expected gmm*.txt, or gmm/test.txt, at any depth")
@@ -198,7 +198,7 @@ def load_gmm(path: Path) -> dict[str, Instance]:
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise DataError(f"{path} holds two files {twice}.txt; pass one of the folders that hold them")
-    return {label: read_gmm(file) for label, file in zip(labels, files, strict=True)}
+    return dict(zip(labels, files, strict=True))
 
 
 def _is_gmm(file: Path) -> bool:
@@ -264,7 +264,8 @@ GMM = Problem(
     _make_gmm,
     sizes=((330, 1), (1650, 1)),  # K = 5 and 25
     free="n",
-    load=load_gmm,
+    find=find_gmm,
+    load=read_gmm,
     source="F. Srajer, Z. Kukelova, A. Fitzgibbon, A benchmark of selected algorithmic differentiation tools "
     "on some problems in computer vision and machine learning, Optimization Methods and Software 33 (2018)",
 )

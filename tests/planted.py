@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from adbridge.protocol import Arrays, FlatFunction, LinearMap
 
 
 class SlightlyWrong(ReferenceBackend):
-    """One entry of every reverse-mode result is 0.1% off."""
+    """One entry of every reverse-mode result is 0.1% off, and every tangent 0.5%."""
 
     name = "slightly-wrong"
 
@@ -32,6 +34,10 @@ class SlightlyWrong(ReferenceBackend):
             return (first, *rest)
 
         return outs, wrong, aux
+
+    def jvp(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays, Arrays]:
+        outs, out_tangents, aux = super().jvp(fun, primals, tangents)
+        return outs, tuple(np.asarray(t * np.asarray(1.005, t.dtype)) for t in out_tangents), aux
 
 
 class NotANumber(ReferenceBackend):
@@ -62,6 +68,36 @@ class Unimportable(ReferenceBackend):
 
 def _refuse() -> Any:
     raise ImportError("planted: libengine.so is missing")
+
+
+class DiesTalking(ReferenceBackend):
+    """Killed, as by the kernel for memory, while it tells its gradient."""
+
+    name = "dies-talking"
+
+    def to_numpy(self, array: Any) -> Any:
+        return _Deadly() if np.shape(array) == (3,) else super().to_numpy(array)
+
+    def from_numpy(self, array: Any) -> Any:
+        return array if isinstance(array, _Deadly) else super().from_numpy(array)
+
+
+class _Deadly:
+    """Kills its process half-way through being pickled into a pipe that already holds a part of the message."""
+
+    def __reduce__(self) -> Any:
+        for fd in range(3, 64):
+            with contextlib.suppress(OSError):
+                if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                    os.write(fd, b"\x00\x00\x10\x00half a message")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CannotBeWeighed(ReferenceBackend):
+    name = "cannot-be-weighed"
+
+    def peak_alloc(self, compiled: Any, arrays: Any) -> Any:
+        os.abort()
 
 
 class Lazy(ZeroBackend):
@@ -119,6 +155,20 @@ def _broken(n: int, m: int, rng: np.random.Generator) -> Instance:
     raise ValueError("planted in make")
 
 
+def _unmakeable(n: int, m: int, rng: np.random.Generator) -> Instance:
+    os.abort()
+
+
+def _large_value(x: Any) -> Any:
+    xp = ad.array_namespace(x)
+    return 1e6 + xp.sum(xp.sin(x))
+
+
+def _make_large_value(n: int, m: int, rng: np.random.Generator) -> Instance:
+    x = rng.standard_normal(n)
+    return Instance(_large_value, (x,), lambda x: gradient_answer(1e6 + np.sum(np.sin(x)), np.cos(x)))
+
+
 def _fails_in_grad(x: Any) -> Any:
     """Right as a value; under a derivative it kills its process."""
     if not isinstance(x, np.ndarray):
@@ -137,10 +187,12 @@ SUITE = Suite(
         Problem("raises", _make(_raise), operators=("value",)),
         Problem("exhausts", _make(_exhaust), operators=("value",)),
         Problem("broken", _broken, operators=("value",)),
+        Problem("unmakeable", _unmakeable, operators=("value",)),
         GOOD,
     ),
 )
 PARTLY = Suite("partly", (Problem("partly", _make(_fails_in_grad), sizes=((3, 1),)), GOOD))
+LARGE_VALUE = Suite("large-value", (Problem("large-value", _make_large_value, sizes=((3, 1),)),))
 GOOD_SUITE = Suite("good", (GOOD,))
 
 

@@ -19,6 +19,7 @@ import adbridge as ad
 import planted
 from adbridge.bench import measure, memory, scaling, store
 from adbridge.registry import is_installed
+from adbridge.trees import Spec
 
 ENGINES = [name for name in ("reference", "jax", "torch", "autograd") if is_installed(name)]
 
@@ -72,9 +73,9 @@ def test_zero_is_named_wrong(tmp_path: Path) -> None:
 def test_a_planted_wrong_derivative_is_named(tmp_path: Path, backend: type, operator: str) -> None:
     done = run(tmp_path, "planted:GOOD_SUITE", backends=["reference", backend()])
     assert (done.culprits, done.exit_code) == ([backend.name], 1)
-    wrong = by(done.records, verdict="wrong")
-    assert [(r["backend"], r["operator"]) for r in wrong] == [(backend.name, operator)]
-    entry = {"grad": "[2]", "jvp": "['tangent']"}[operator]
+    wrong = by(done.records, verdict="wrong", operator=operator)
+    assert [r["backend"] for r in wrong] == [backend.name]
+    entry = {"grad": "gradient[2]", "jvp": "tangent"}[operator]
     assert wrong[0]["entry"] == entry
     if operator == "grad":
         x = planted.GOOD.instance(3, 1).args[0]
@@ -127,6 +128,7 @@ def test_processes_that_fail_become_records(tmp_path: Path) -> None:
         "raises": ("error", "error"),
         "exhausts": ("out-of-memory", "error"),
         "broken": ("error", "error"),
+        "unmakeable": ("crashed", "error"),
         "good": ("ok", "agree"),
     }
     notes = {r["problem"]: r.get("note") or "" for r in by(done.records, operator="value")}
@@ -135,8 +137,50 @@ def test_processes_that_fail_become_records(tmp_path: Path) -> None:
     assert "SIGKILL" in notes["killed"]
     assert notes["raises"] == "ZeroDivisionError: planted"
     assert notes["broken"] == "the problem could not be made: ValueError: planted in make"
+    assert notes["unmakeable"].startswith("the problem could not be made: the process died of SIGABRT; see")
     assert done.exit_code == 3
     assert "ZeroDivisionError: planted" in (done.path / "worker-reference.log").read_text()
+
+
+def test_a_message_cut_short_does_not_hang_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "planted:GOOD_SUITE", backends=[planted.DiesTalking()], timeout=20.0)
+    outcomes = {r["operator"]: r["outcome"] for r in done.records}
+    assert outcomes["grad"] == "out-of-memory"  # killed with half its result sent
+    assert outcomes["value"] == outcomes["jvp"] == "ok"
+
+
+def test_failing_to_weigh_keeps_the_times_and_fails_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "planted:GOOD_SUITE", backends=[planted.CannotBeWeighed()], memory=True)
+    assert {(r["outcome"], r["verdict"], r["memory_outcome"]) for r in done.records} == {("ok", "agree", "crashed")}
+    assert done.exit_code == 3
+
+
+def test_a_suspect_answer_is_said(tmp_path: Path) -> None:
+    done = run(tmp_path, "planted:WRONG_ANSWER", backends=["reference", planted.Spawned()])
+    assert {r["note"] for r in by(done.records, operator="vjp")} == {
+        "all backends agree with each other: the known answer is suspect"
+    }
+
+
+def test_a_wrong_tangent_is_found_beside_a_large_value(tmp_path: Path) -> None:
+    for dtype in ("float32", "float64"):
+        done = run(tmp_path, "planted:LARGE_VALUE", backends=[planted.SlightlyWrong()], dtype=dtype)
+        assert by(done.records, operator="jvp")[0]["verdict"] == "wrong"
+        assert by(done.records, operator="jvp")[0]["entry"] == "tangent"
+
+
+def test_resume_refuses_data_that_have_changed(tmp_path: Path) -> None:
+    data = tmp_path / "gmm"
+    data.mkdir()
+    numbers = "0.1 0.2 " + "0.5 " * 4 + "0.3 " * 6 + "1.0 2.0 0.5 0.25 " + "1.0 0"
+    (data / "gmm_b.txt").write_text("2 2 2\n" + numbers)
+    (data / "gmm_c.txt").write_text("2 2 2\n" + numbers)
+    done = run(tmp_path / "runs", "adbench", data=data)
+    assert [r["problem"] for r in done.records] == ["gmm[gmm/gmm_b]"] * 3 + ["gmm[gmm/gmm_c]"] * 3
+    assert ad.resume(done.path).exit_code == 0
+    (data / "gmm_a.txt").write_text("2 2 2\n" + numbers)
+    with pytest.raises(ad.RunError, match=r"the suites or data of the run at .* have changed since; start a new run"):
+        ad.resume(done.path)
 
 
 def test_one_operator_that_dies_does_not_stop_the_next(tmp_path: Path) -> None:
@@ -231,6 +275,7 @@ class Renamed(planted.SlightlyWrong):
         ({"m": 5}, ad.UsageError, "no problem of good is free in m; leave --m out"),
         ({"backends": ["reference", Renamed()]}, ad.UsageError, "two of the backends are called 'reference'"),
         ({"dtype": "int8"}, ad.UsageError, "dtype 'int8' is not one that runs can judge; choose float64 or float32"),
+        ({"timeout": 0.0}, ad.UsageError, "timeout must be positive and seconds not negative, got 0 and 0.001"),
         ({"n": 0}, ad.UsageError, "n must be one or more positive sizes, got 0"),
         ({"m": []}, ad.UsageError, r"m must be one or more positive sizes, got \[\]"),
         ({"data": "x.txt"}, ad.DataError, "no problem of the chosen suites reads data from x.txt"),
@@ -253,7 +298,7 @@ def test_the_timer_waits_for_the_engine() -> None:
     """An asynchronous engine's time is the time until its result is there."""
     backend = planted.Lazy()
     instance = planted.GOOD.instance(3, 1)
-    seeds = measure.seeds_for(instance, np.array(0.0))
+    seeds = measure.seeds_for(Spec((3,), "float64"), Spec((), "float64"))
     timing, _ = measure.time_case(measure.Case("grad", instance, seeds, backend), 0.0)
     assert min(timing.samples) >= backend.WORK
     assert timing.first_call_seconds >= backend.WORK
@@ -303,9 +348,27 @@ def _sine_instance(n: int) -> Any:
     return Instance(sine, (np.ones(n),), lambda x: diagonal_answer(np.sin(x), np.cos(x)))
 
 
+def test_a_run_prints_in_a_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "planted:GOOD_SUITE")
+    assert repr(done) == f"<Run {done.path.name}: 3 cases, verdict 'agree', in {done.path}>"
+
+
+def test_slow_calls_are_not_repeated_for_ever() -> None:
+    calls = []
+    samples = measure.steady_state(lambda: calls.append(time.sleep(0.6)), 0.01)
+    assert len(samples) == 2 and len(calls) == 3
+
+
 def test_slope_of_a_power() -> None:
     sizes = np.array([10.0, 100.0, 1000.0])
-    assert scaling.slope(sizes, 3 * sizes**1.5) == pytest.approx(1.5)
+    exponent, half = scaling.slope(sizes, 3 * sizes**1.5)
+    assert exponent == pytest.approx(1.5)
+    assert half == pytest.approx(0.0, abs=1e-12)
+    # By hand: slopes 1 then 2 per decade have the mean 1.5, residuals (1, -2, 1)/6 decades, t = 6.314.
+    exponent, half = scaling.slope(sizes, np.array([1.0, 10.0, 1000.0]))
+    assert exponent == pytest.approx(1.5)
+    assert half == pytest.approx(6.314 * np.sqrt((1 + 4 + 1) / 36 / 2))
+    assert np.isnan(scaling.slope(sizes[:2], sizes[:2])[1])
 
 
 def test_growth_is_fitted_along_the_longest_line() -> None:

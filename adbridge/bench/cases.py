@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 
-import numpy as np
-
-from adbridge.bench.measure import OPERATORS, Seeds, seeds_for
-from adbridge.bench.pool import Pool, Result
-from adbridge.bench.problem import Answer, Instance, Problem
+from adbridge.bench.judging import Known, verdicts
+from adbridge.bench.measure import OPERATORS
+from adbridge.bench.pool import Pool
+from adbridge.bench.problem import Problem
 from adbridge.bench.store import Record
-from adbridge.bench.worker import Failed, Job, Place, Timed, Weighed
+from adbridge.bench.worker import Answered, Failed, Job, Place, Timed, Weighed
 from adbridge.registry import BackendLike
-from adbridge.trees import PyTree, flatten
-from adbridge.validate.verdict import TOLERANCE, Judgement, disagreement, judge
+from adbridge.trees import PyTree
+
+# The process that makes instances and known answers needs NumPy alone.
+_ANSWERS = "zero"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all cases of a run. `missing`: backends that were asked for, and why they are not here."""
+    """What is the same for all cases of a run. `missing`: backends asked for, and why they are not here."""
 
     backends: Mapping[str, BackendLike]
     missing: Mapping[str, str]
@@ -44,105 +45,63 @@ class Group:
     def name(self) -> str:
         return f"{self.problem.name}[{self.place.label}]" if self.place.label else self.problem.name
 
-
-@dataclass(frozen=True)
-class Known:
-    """The instance as the judge sees it."""
-
-    instance: Instance
-    answer: Answer
-    seeds: Seeds
-    operators: tuple[str, ...]
-
-    def expected(self, operator: str) -> PyTree:
-        """The right result of an operator, like what the backend returns; Jacobians as a probe (see `probe`)."""
-        tangent, cotangent = self.seeds.tangent, self.seeds.cotangent
-        if operator == "value":
-            return self.answer.value
-        if operator == "grad":
-            return self.answer.vjp(1.0)
-        if operator == "vjp":
-            return self.answer.vjp(cotangent)
-        if operator == "jvp":
-            return {"value": self.answer.value, "tangent": self.answer.jvp(tangent)}
-        return {"J t": self.answer.jvp(tangent), "J^T c": self.answer.vjp(cotangent)}
-
-    def probe(self, operator: str, result: PyTree) -> PyTree:
-        """The result in the form of `expected`: named parts, and a Jacobian J as J t and J^T c.
-
-        The probe directions are dense and random, so that an entry's error can only cancel by chance.
-        """
-        if operator == "jvp":
-            return {"value": result[0], "tangent": result[1]}
-        if not operator.startswith("jacobian"):
-            return result
-        tangent, cotangent = self.seeds.tangent, self.seeds.cotangent
-        matrix = np.asarray(result).reshape(np.size(cotangent), np.size(tangent))
-        return {
-            "J t": (matrix @ np.ravel(tangent)).reshape(np.shape(cotangent)),
-            "J^T c": (matrix.T @ np.ravel(cotangent)).reshape(np.shape(tangent)),
-        }
+    @property
+    def key(self) -> str:
+        """What tells this group from the others of its run."""
+        size = "" if self.place.label else f" n={self.place.n} m={self.place.m}"
+        return f"{self.suite} {self.name}{size}"
 
 
 def run_group(group: Group, settings: Settings, pool: Pool) -> list[Record]:
     """Measure and judge. A problem that cannot be made is a record for every backend, and the run goes on."""
-    started = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
-    try:
-        known = _know(group)
-    except Exception as exc:
-        note = f"the problem could not be made: {type(exc).__name__}: {exc}"
-        names = [*settings.backends, *settings.missing]
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    known = _know(group, pool)
+    names = [*settings.backends, *settings.missing]
+    if isinstance(known, Failed):
+        note = f"the problem could not be made: {known.note}"
         operators = group.problem.operators or ("value",)
-        size = {"n": group.place.n, "m": group.place.m}
-        return [
-            {**_row(group, settings, n, op, size), **_failed("error", note), **started}
-            for op in operators
-            for n in names
-        ]
-    size = {"n": _count(known.instance.args[0]), "m": _count(known.answer.value)}
-    records = {(op, name): {**_row(group, settings, name, op, size), **started} for op, name in _pairs(known, settings)}
-    for name in settings.missing:
-        for op in known.operators:
+        size = (group.place.n, group.place.m)
+        rows = [_row(group, settings, op, name, size, started) for op in operators for name in names]
+        return [{**row, **_failed(known.outcome, note)} for row in rows]
+    size = (known.n, known.m)
+    records = {(op, name): _row(group, settings, op, name, size, started) for op in known.operators for name in names}
+    for op, name in records:
+        if name in settings.missing:
             records[op, name].update(_failed("error", settings.missing[name]))
     results: dict[str, dict[str, PyTree]] = {op: {} for op in known.operators}
     for name, backend in settings.backends.items():
         for op, fields, result in _measure(group, settings, known, backend, pool):
             records[op, name].update(fields)
             if result is not None:
-                results[op][name] = known.probe(op, result)
+                results[op][name] = result
     for op, found in results.items():
-        for name, fields in _judged(found, known.expected(op), settings.dtype).items():
+        for name, fields in verdicts(known, op, found, settings.dtype).items() if found else ():
             records[op, name].update(fields)
     return list(records.values())
 
 
-def _pairs(known: Known, settings: Settings) -> Iterator[tuple[str, str]]:
-    return ((op, name) for op in known.operators for name in [*settings.backends, *settings.missing])
+def _know(group: Group, pool: Pool) -> Known | Failed:
+    job = Job("answer", group.place, "cpu", ("answer",), wanted=group.problem.operators)
+    found = pool.do(job, _ANSWERS)["answer"]
+    assert isinstance(found, (Answered, Failed))
+    return found.known if isinstance(found, Answered) else found
 
 
-def _know(group: Group) -> Known:
-    instance = group.place.load()
-    answer = group.place.answer(instance)
-    seeds = seeds_for(instance, answer.value)
-    leaves = flatten(answer.value)[0]
-    scalar = len(leaves) == 1 and np.shape(leaves[0]) == ()
-    operators = group.problem.operators or (("grad", "jvp") if scalar else ("vjp", "jvp"))
-    # The value first: the other operators' times are compared with it.
-    return Known(instance, answer, seeds, tuple(dict.fromkeys(("value", *operators))))
-
-
-def _row(group: Group, settings: Settings, backend: str, operator: str, size: Record) -> Record:
+def _row(group: Group, settings: Settings, operator: str, backend: str, size: tuple[int, int], started: str) -> Record:
     name, mode = OPERATORS[operator]
     return {
         **settings.common,
         "suite": group.suite,
         "problem": group.name,
-        **size,
+        "n": size[0],
+        "m": size[1],
         "operator": name,
         "mode": mode,
         "backend": backend,
         "device": settings.device,
         "dtype": settings.dtype,
+        "started": started,
+        "group": group.key,
     }
 
 
@@ -155,7 +114,7 @@ def _measure(
     group: Group, settings: Settings, known: Known, backend: BackendLike, pool: Pool
 ) -> Iterator[tuple[str, Record, PyTree | None]]:
     """Per operator: the record's measured fields, and the result if there is one."""
-    job = Job(group.place, settings.device, known.operators, settings.seconds)
+    job = Job("time", group.place, settings.device, known.operators, settings.seconds, known.output)
     timed = pool.do(job, backend)
     value = timed.get("value")
     primal = min(value.timing.samples) if isinstance(value, Timed) else None
@@ -186,34 +145,14 @@ def _timing(found: Timed, primal: float | None) -> Record:
 
 
 def _weigh(job: Job, operator: str, backend: BackendLike, pool: Pool) -> Record:
-    found: Result = pool.do(replace(job, operators=(operator,), memory=True), backend)[operator]
+    found = pool.do(replace(job, what="memory", operators=(operator,)), backend)[operator]
     if isinstance(found, Weighed):
         return {
             "peak_alloc_bytes": found.peak_alloc_bytes,
             "alloc_source": found.alloc_source,
             "peak_rss_delta_bytes": found.peak_rss_delta_bytes,
+            "memory_outcome": "ok",
         }
-    # The derivative was right, but could not be weighed: that is the case's outcome.
+    # Its times and its result stand; that it could not be weighed is a failure of its own.
     assert isinstance(found, Failed)
-    return {"outcome": found.outcome, "note": f"measuring memory: {found.note}"}
-
-
-def _judged(results: dict[str, PyTree], expected: PyTree, dtype: str) -> dict[str, Record]:
-    tolerance = TOLERANCE[dtype]
-    judgements = judge(results, expected, tolerance)
-    right = [name for name, j in judgements.items() if j.verdict == "agree"]
-    return {name: _verdict(j, disagreement(results, name, right)) for name, j in judgements.items()}
-
-
-def _verdict(judgement: Judgement, apart: float) -> Record:
-    d = judgement.difference
-    fields: Record = {"verdict": judgement.verdict, "relative_error": d.error, "disagreement": apart}
-    if judgement.verdict != "agree":
-        fields.update(entry=d.entry, got=d.got, expected=d.expected, note=d.note)
-    if judgement.verdict == "wrong":
-        fields["outcome"] = "wrong"
-    return fields
-
-
-def _count(tree: PyTree) -> int:
-    return sum(int(np.size(leaf)) for leaf in flatten(tree)[0])
+    return {"memory_outcome": found.outcome, "memory_note": found.note}

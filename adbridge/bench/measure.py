@@ -16,7 +16,7 @@ from adbridge.bench.problem import Instance
 from adbridge.operators import Operator
 from adbridge.prepared import Prepared, prepare
 from adbridge.protocol import Backend
-from adbridge.trees import PyTree, flatten
+from adbridge.trees import PyTree, flatten, spec_of
 
 # How a case is named -> (operator, mode): an operator that can go both ways counts as two.
 OPERATORS = {
@@ -52,14 +52,14 @@ class Seeds:
     cotangent: PyTree
 
 
-def seeds_for(instance: Instance, value: PyTree) -> Seeds:
-    """The same standard normal directions for every backend."""
+def seeds_for(argument: PyTree, output: PyTree) -> Seeds:
+    """The same standard normal directions for every backend, from the specs of argument and output."""
     rng = np.random.default_rng(2718)
-    return Seeds(_normal_like(instance.args[0], rng), _normal_like(value, rng))
+    return Seeds(_normal_like(argument, rng), _normal_like(output, rng))
 
 
-def _normal_like(tree: PyTree, rng: np.random.Generator) -> PyTree:
-    return optree.tree_map(lambda x: rng.standard_normal(np.shape(x)).astype(np.asarray(x).dtype), tree)
+def _normal_like(specs: PyTree, rng: np.random.Generator) -> PyTree:
+    return optree.tree_map(lambda spec: np.asarray(rng.standard_normal(spec.shape), dtype=spec.dtype), specs)
 
 
 class Case:
@@ -69,6 +69,7 @@ class Case:
         operator, mode = OPERATORS[name]
         self.calls = 0
         self.backend = backend
+        self.dtype = spec_of(optree.tree_leaves(instance.args[0])[0]).dtype
 
         def counted(*args: Any) -> Any:
             self.calls += 1
@@ -112,18 +113,27 @@ def time_case(case: Case, seconds: float) -> tuple[Timing, PyTree]:
 
 
 def steady_state(call: Callable[[], Any], seconds: float) -> list[float]:
-    """Seconds per call, for at least `MIN_SAMPLES` samples and about `seconds` in all; the collector is off."""
+    """Seconds per call, for about `seconds` in all; the collector is off.
+
+    At least `MIN_SAMPLES` samples, unless that takes ten times as long as asked and a second; then at least two.
+    """
     with _no_collector():
         once = _clocked(call)[0]
         inner = max(1, int(_SAMPLE_SECONDS / max(once, 1e-9)))
         samples: list[float] = []
-        stop = time.perf_counter() + seconds
-        while len(samples) < MIN_SAMPLES or (len(samples) < MAX_SAMPLES and time.perf_counter() < stop):
+        begin = time.perf_counter()
+        while not _enough(len(samples), time.perf_counter() - begin, seconds):
             start = time.perf_counter()
             for _ in range(inner):
                 call()
             samples.append((time.perf_counter() - start) / inner)
     return samples
+
+
+def _enough(count: int, elapsed: float, seconds: float) -> bool:
+    if count < MIN_SAMPLES:
+        return count >= 2 and elapsed > max(1.0, 10 * seconds)
+    return count >= MAX_SAMPLES or elapsed > seconds
 
 
 def _clocked(call: Callable[..., Any], *args: Any) -> tuple[float, Any]:

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adbridge.bench.cases import Group, Settings
-from adbridge.bench.problem import Instance, Suite, get_suite
+from adbridge.bench.problem import Suite, get_suite
 from adbridge.bench.worker import Place
 from adbridge.errors import BackendUnavailable, DataError, RunError, UsageError
 from adbridge.protocol import Backend
 from adbridge.registry import BackendLike, default_names, entry_of
-from adbridge.trees import PyTree, flatten
 from adbridge.validate.verdict import TOLERANCE
 
 PLAN = "run.json"
@@ -85,26 +82,33 @@ class Plan:
         ]
 
     def _from_data(self, suite: str | Suite, made: Suite) -> list[Group]:
-        path = Path(self.data or "")
-        return [
-            Group(made.name, problem, Place(suite, problem.name, *_size_of(instance), str(path), label, self.dtype))
-            for problem in made.problems
-            if problem.load is not None
-            for label, instance in problem.load(path).items()
-        ]
+        groups = []
+        for problem in made.problems:
+            if problem.load is not None and problem.find is not None:
+                for label, file in problem.find(Path(self.data or "")).items():
+                    problem.load(file)  # a file in the wrong format is an error now, not a record later
+                    place = Place(suite, problem.name, 0, 0, str(file.resolve()), label, self.dtype)
+                    groups.append(Group(made.name, problem, place))
+        return groups
 
-    def save(self, path: Path) -> None:
-        """Write the plan for `load`; what is not a name is written as null."""
+    def save(self, path: Path, groups: list[Group]) -> None:
+        """Write the plan for `load`, and what it came to; what is not a name is written as null."""
         plain = {**vars(self), "data": None if self.data is None else str(Path(self.data).resolve())}
         for key in ("suites", "backends"):
             plain[key] = [x if isinstance(x, str) else None for x in plain[key]]
+        plain["groups"] = [group.key for group in groups]
         path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> Plan:
-        """The plan of a run. Raises RunError: there is none, or it cannot be carried out from here."""
+    def load(cls, path: Path) -> tuple[Plan, list[Group]]:
+        """The plan of a run, and its groups.
+
+        Raises:
+            RunError: there is none, it cannot be carried out from here, or it would come to other groups now.
+        """
         try:
             plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            before = plain.pop("groups")
             plan = cls(**{**plain, **{k: None if plain[k] is None else tuple(plain[k]) for k in ("n", "m")}})
         except (OSError, ValueError, TypeError, KeyError) as exc:
             raise RunError(f"no run to resume at {path.parent}: {exc}; give the folder that holds {PLAN}") from exc
@@ -113,14 +117,7 @@ class Plan:
                 f"the run at {path.parent} was given suites or backends as Python objects, which only its own program "
                 "has; start it again there"
             )
-        return plan
-
-
-def _size_of(instance: Instance) -> tuple[int, int]:
-    """Scalar inputs and scalar outputs."""
-    value = instance.answer(*instance.args).value
-    return _count(instance.args[0]), _count(value)
-
-
-def _count(tree: PyTree) -> int:
-    return sum(int(np.size(leaf)) for leaf in flatten(tree)[0])
+        groups = plan.groups()
+        if [group.key for group in groups] != before:
+            raise RunError(f"the suites or data of the run at {path.parent} have changed since; start a new run")
+        return plan, groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -10,15 +11,16 @@ import sys
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 from types import TracebackType
 
-from adbridge.bench.worker import Ended, Failed, Job, Message, Started, Timed, Weighed
+from adbridge.bench.worker import Answered, Ended, Failed, Job, Message, Started, Timed, Weighed
 from adbridge.errors import RunError
 from adbridge.protocol import Backend
 from adbridge.registry import BackendLike
 
-Result = Timed | Weighed | Failed
+Result = Answered | Timed | Weighed | Failed
 
 THREADS = 1
 _PINNED = {
@@ -38,7 +40,7 @@ class _Worker:
     """One zygote process and the pipe to it."""
 
     def __init__(self, backend: BackendLike, device: str, log: Path) -> None:
-        self.messages, theirs = Pipe()
+        self.control, theirs = Pipe()
         env = {**os.environ, **_PINNED, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         if device == "cpu":
             env["JAX_PLATFORMS"] = "cpu"
@@ -53,11 +55,20 @@ class _Worker:
                 start_new_session=True,
             )
         theirs.close()
-        self.messages.send(sys.path)
-        _send(self.messages, backend)
+        with contextlib.suppress(BrokenPipeError):  # it has died already: the first job will tell
+            self.control.send(sys.path)
+            _send(self.control, backend)
+
+    def start(self, job: Job) -> Connection[Message, Message]:
+        """Send a job; the pipe on which its process tells what it does, until it ends."""
+        messages, theirs = Pipe(duplex=False)
+        with theirs:
+            _send(self.control, job)
+            send_handle(self.control, theirs.fileno(), self.process.pid)
+        return messages
 
     def close(self) -> None:
-        self.messages.close()  # the zygote ends its child and itself
+        self.control.close()  # the zygote ends its child and itself
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -103,29 +114,30 @@ class Pool:
     def _attempt(self, worker: _Worker, job: Job, results: dict[str, Result], log: Path) -> bool:
         """Send the job to a process and take its messages until it ends; whether the zygote lives on."""
         current: Started | None = None
+        ended = Ended(last=True)
         try:
-            _send(worker.messages, job)
-            while True:
-                if not worker.messages.poll(self._timeout):
-                    operator = current.operator if current else job.operators[0]
-                    note = f"no result within {self._timeout:g} s; raise --timeout, or see {log}"
-                    results[operator] = Failed(operator, "timeout", note)
-                    os.kill(current.pid if current else worker.process.pid, signal.SIGKILL)
-                message: Message = worker.messages.recv()
-                if isinstance(message, Started):
-                    current = message
-                elif isinstance(message, Ended):
-                    if current and current.operator not in results:
-                        results[current.operator] = _died(current.operator, message.signal, log)
-                    return not message.last
-                else:
-                    results[message.operator] = message
-        except (EOFError, OSError):
-            # The zygote itself is gone: an engine that cannot be forked has crashed, or it took the zygote along.
-            worker.close()
-            if current and current.operator not in results:
-                results[current.operator] = _died(current.operator, max(0, -worker.process.returncode), log)
-            return False
+            with worker.start(job) as messages:
+                while True:
+                    if not messages.poll(self._timeout):
+                        operator = current.operator if current else job.operators[0]
+                        note = f"no result within {self._timeout:g} s; raise --timeout, or see {log}"
+                        results[operator] = Failed(operator, "timeout", note)
+                        os.kill(current.pid if current else worker.process.pid, signal.SIGKILL)
+                    message = messages.recv()
+                    if isinstance(message, Started):
+                        current = message
+                    else:
+                        results[message.operator] = message
+        except (EOFError, OSError):  # its process has ended, perhaps in the middle of a message
+            with contextlib.suppress(EOFError, OSError):
+                ended = worker.control.recv()
+        if current and current.operator not in results:
+            number = ended.signal
+            if ended.last:
+                worker.close()
+                number = max(0, -worker.process.returncode)
+            results[current.operator] = _died(current.operator, number, log)
+        return not ended.last
 
 
 def _died(operator: str, number: int, log: Path) -> Failed:

@@ -63,7 +63,7 @@ class Problem:
         sizes: the (n, m) of a plain run.
         free: which of "n" and "m" can be chosen by the caller; the others stay as in `sizes`.
         operators: which derivatives to take; by default all that fit the output's shape.
-        load: reads instances from a file or folder of real data, by label.
+        find: the files of real data at a path (a file or folder), by label. load: the instance in one of them.
         source: where the problem and its answer come from.
     """
 
@@ -72,7 +72,8 @@ class Problem:
     sizes: tuple[tuple[int, int], ...] = ((1, 1),)
     free: str = ""
     operators: tuple[str, ...] = ()
-    load: Callable[[Path], dict[str, Instance]] | None = None
+    find: Callable[[Path], dict[str, Path]] | None = None
+    load: Callable[[Path], Instance] | None = None
     source: str = ""
 
     def instance(self, n: int, m: int) -> Instance:

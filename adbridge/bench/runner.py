@@ -36,7 +36,7 @@ Progress = Callable[[int, int, str, Path], None]
 """Called with (groups done, groups in all, what is running now, the run's folder)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """The records of a run, and where they lie."""
 
@@ -69,7 +69,11 @@ class Run:
         verdicts = {r["verdict"] for r in self.records}
         if verdicts & {"wrong", "unresolved"}:
             return 1
-        return 3 if "error" in verdicts or "agree" not in verdicts else 0
+        unweighed = any(r.get("memory_outcome", "ok") != "ok" for r in self.records)
+        return 3 if unweighed or "error" in verdicts or "agree" not in verdicts else 0
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path.name}: {len(self.records)} cases, verdict {self.verdict!r}, in {self.path}>"
 
 
 def run(
@@ -83,7 +87,7 @@ def run(
     dtype: str = "float64",
     out: str | os.PathLike[str] = "runs",
     seconds: float = 0.1,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
     memory: bool = True,
     progress: Progress | None = None,
 ) -> Run:
@@ -103,10 +107,12 @@ def run(
         SuiteNotFound, BackendNotFound, BackendUnavailable (no backend left), DataError, UsageError, RunError.
     """
     suites = [suite] if isinstance(suite, (str, Suite)) else list(suite)
+    if timeout <= 0 or seconds < 0:
+        raise UsageError(f"timeout must be positive and seconds not negative, got {timeout:g} and {seconds:g}")
     plan = Plan(suites, backends, _sizes("n", n), _sizes("m", m), data, device, dtype, seconds, timeout, memory)
     settings, groups = plan.settings(), plan.groups()
     folder = _new_folder(Path(out))
-    plan.save(folder / PLAN)
+    plan.save(folder / PLAN, groups)
     return _carry_out(groups, replace(settings, common=_environment(folder.name)), folder, timeout, [], progress)
 
 
@@ -114,11 +120,12 @@ def resume(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
     """Finish a run that was killed or interrupted: what its folder at `path` lacks is run and appended.
 
     Raises:
-        RunError: there is no such run, or it was given Python objects, which only its own program has.
+        RunError: there is no such run, it was given Python objects, which only its own program has, or its
+            suites or data have changed.
     """
     folder = Path(path)
-    plan = Plan.load(folder / PLAN)
-    settings, groups = plan.settings(), plan.groups()
+    plan, groups = Plan.load(folder / PLAN)
+    settings = plan.settings()
     records = keep_whole_groups(folder / RECORDS)
     return _carry_out(
         groups, replace(settings, common=_environment(folder.name)), folder, plan.timeout, records, progress
@@ -138,11 +145,11 @@ def _carry_out(
     with Pool(folder, timeout) as pool:
         for number, group in enumerate(groups):
             if progress:
-                progress(number, len(groups), f"{group.suite} {group.name} n={group.place.n} m={group.place.m}", folder)
-            if number in done:
+                progress(number, len(groups), group.key, folder)
+            if group.key in done:
                 continue
             found = run_group(group, settings, pool)
-            found = [{**record, "group": number, "group_cases": len(found)} for record in found]
+            found = [{**record, "group_cases": len(found)} for record in found]
             append(folder / RECORDS, found)
             records += found
     if progress:

@@ -12,8 +12,8 @@ from adbridge.bench.store import Record
 
 # The fit takes the largest sizes: below them the fixed cost of a call hides the growth.
 TAIL = 3
-_RESAMPLES = 200
-_INTERVAL = (5, 95)  # percent
+# 95% points of Student's t with 1, 2, ... degrees of freedom: [low, high] then holds 90%.
+_STUDENT = (6.314, 2.920, 2.353)
 
 KEYS = ("suite", "problem", "operator", "mode", "backend", "device", "dtype")
 GROWTH_COLUMNS = (*KEYS, "variable", "quantity", "exponent", "low", "high", "from_size", "to_size")
@@ -21,10 +21,10 @@ GROWTH_COLUMNS = (*KEYS, "variable", "quantity", "exponent", "low", "high", "fro
 
 @dataclass(frozen=True)
 class Growth:
-    """Least-squares slope of log(cost) over log(size), between two sizes; `low` and `high` bound it.
+    """Least-squares slope of log(cost) over log(size), between two sizes.
 
-    For seconds the bounds are the 5 and 95 percent points over resampled timing samples (bootstrap); for
-    bytes, which do not vary between calls, they are the exponent itself.
+    `low` and `high` are the regression's own 90% interval (Student's t on the residuals about the line): it
+    is wide where the sizes do not lie on one power law, and NaN where two sizes leave no residual.
     """
 
     variable: str
@@ -64,27 +64,23 @@ def _longest_line(cases: list[Record], variable: str, other: str) -> list[Record
 
 def _fits(line: list[Record], variable: str) -> list[Growth]:
     sizes = np.array([case[variable] for case in line], dtype=float)
-    ends = (int(sizes[0]), int(sizes[-1]))
     fits = []
-    if all(case.get("seconds_min") for case in line):
-        exponent = slope(sizes, np.array([case["seconds_min"] for case in line]))
-        low, high = _bootstrap(sizes, [np.array(case["samples"]) for case in line], exponent)
-        fits.append(Growth(variable, "seconds", exponent, low, high, *ends))
-    if all(case.get("peak_alloc_bytes") for case in line):
-        exponent = slope(sizes, np.array([case["peak_alloc_bytes"] for case in line], dtype=float))
-        fits.append(Growth(variable, "bytes", exponent, exponent, exponent, *ends))
+    for quantity, column in (("seconds", "seconds_min"), ("bytes", "peak_alloc_bytes")):
+        costs = [case.get(column) for case in line]
+        if all(costs):
+            exponent, half = slope(sizes, np.array(costs, dtype=float))
+            ends = (int(sizes[0]), int(sizes[-1]))
+            fits.append(Growth(variable, quantity, exponent, exponent - half, exponent + half, *ends))
     return fits
 
 
-def slope(sizes: Any, costs: Any) -> float:
-    """Least-squares slope in log-log coordinates."""
+def slope(sizes: Any, costs: Any) -> tuple[float, float]:
+    """Least-squares slope in log-log coordinates, and half its 90% interval (NaN for two points)."""
     x, y = np.log(sizes), np.log(costs)
-    x = x - x.mean()
-    return float(x @ (y - y.mean()) / (x @ x))
-
-
-def _bootstrap(sizes: Any, samples: list[Any], exponent: float) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    draws = [slope(sizes, [rng.choice(s, len(s)).min() for s in samples]) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(draws, _INTERVAL)
-    return min(float(low), exponent), max(float(high), exponent)
+    x, y = x - x.mean(), y - y.mean()
+    found = float(x @ y / (x @ x))
+    freedom = len(x) - 2
+    if freedom < 1:
+        return found, float("nan")
+    error = float(np.sqrt(np.sum((y - found * x) ** 2) / freedom / (x @ x)))
+    return found, _STUDENT[freedom - 1] * error

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 # The columns of every frame of records, in order; bytes and seconds are per call. The cases of one instance
-# are a group, numbered within the run.
+# are a group.
 COLUMNS = (
     "run", "suite", "problem", "n", "m", "operator", "mode", "backend", "device", "dtype", "outcome", "verdict",
     "primal_seconds", "seconds_min", "seconds_median", "seconds_mad", "samples", "first_call_seconds",
     "prepare_seconds", "transfer_seconds", "primal_calls", "peak_alloc_bytes", "alloc_source",
     "peak_rss_delta_bytes", "engine_version", "commit", "cpu", "threads", "started",
-    "relative_error", "disagreement", "entry", "got", "expected", "note", "group", "group_cases",
+    "relative_error", "disagreement", "entry", "got", "expected", "note", "memory_outcome", "memory_note",
+    "group", "group_cases",
 )  # fmt: skip
 
 RECORDS = "records.jsonl"

@@ -4,12 +4,15 @@ The zygote has imported the engine but not started it, so that a child costs mil
 import's seconds and still owns a fresh engine. What a child does (hang, crash, run out of memory) ends
 with it. An engine that cannot be forked safely gets a fresh interpreter per job instead.
 
-Run as ``python -m adbridge.bench.worker FD``; FD is a duplex pipe. Jobs come in, messages go out.
+Run as ``python -m adbridge.bench.worker FD``, where FD is a duplex pipe: jobs come in, each with a pipe of
+its own for its messages (so that a message cut short by a crash is just the end of that pipe), and the end
+of each job's process is told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -19,24 +22,27 @@ import traceback
 import warnings
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optree
 
+from adbridge import grad
+from adbridge.bench.judging import Known, know
 from adbridge.bench.measure import Case, Seeds, Timing, seeds_for, time_case
 from adbridge.bench.memory import peak_rss_delta
-from adbridge.bench.problem import Answer, Instance, Suite, get_suite
-from adbridge.errors import CapabilityError, DataError
+from adbridge.bench.problem import Instance, Suite, get_suite
+from adbridge.errors import CapabilityError
 from adbridge.protocol import Backend
 from adbridge.registry import BackendLike, backend_class, get_backend
-from adbridge.trees import PyTree
+from adbridge.trees import PyTree, spec_of
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an instance comes from, for another process to make it again."""
+    """Where an instance comes from, for another process to make it again. `data` is its own file."""
 
     suite: str | Suite
     problem: str
@@ -47,22 +53,15 @@ class Place:
     dtype: str = "float64"
 
     def load(self) -> Instance:
-        """The instance, its inexact arrays rounded to `dtype`."""
+        """The instance, its real arrays rounded to `dtype`."""
         suite = get_suite(self.suite) if isinstance(self.suite, str) else self.suite
         problem = suite.problem(self.problem)
         if self.data is None:
             instance = problem.instance(self.n, self.m)
         else:
             assert problem.load is not None
-            found = problem.load(Path(self.data))
-            if self.label not in found:
-                raise DataError(f"{self.data} no longer holds {self.label!r}; it has: {', '.join(found)}")
-            instance = found[self.label]
+            instance = problem.load(Path(self.data))
         return replace(instance, args=_rounded(instance.args, self.dtype))
-
-    def answer(self, instance: Instance) -> Answer:
-        """The right answer at the rounded arguments, in float64."""
-        return instance.answer(*_rounded(instance.args, "float64"))
 
 
 def _rounded(args: tuple[PyTree, ...], dtype: str) -> tuple[PyTree, ...]:
@@ -81,13 +80,19 @@ def _cast(tree: PyTree, dtype: str) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """Some operators of one instance; to be timed (and checked), or measured for memory."""
+    """Some operators of one instance; `what` to do with them: "answer", "time" (and check) or "memory".
 
+    An answer is one operator, called "answer", to the `wanted` operators; for the others, `output` holds the
+    specs of the function's output.
+    """
+
+    what: str
     place: Place
     device: str
     operators: tuple[str, ...]
-    seconds: float
-    memory: bool = False
+    seconds: float = 0.0
+    output: PyTree = None
+    wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,12 @@ class Started:
 
     operator: str
     pid: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    operator: str
+    known: Known
 
 
 @dataclass(frozen=True)
@@ -133,19 +144,21 @@ class Ended:
     last: bool = False
 
 
-Message = Started | Timed | Weighed | Failed | Ended
+Message = Started | Answered | Timed | Weighed | Failed
 
 
 def do_job(job: Job, backend: BackendLike, messages: Connection) -> None:
-    """Measure the job's operators in turn; what one of them raises is a message, and the next goes on."""
-    ready = None
+    """Do the job's operators in turn; what one of them raises is a message, and the next goes on."""
+    ready: tuple[Instance, Seeds, Backend] | None = None
     for operator in job.operators:
         messages.send(Started(operator, os.getpid()))
         try:
-            if ready is None:
-                ready = _make_ready(job, backend)
+            if job.what == "answer":
+                messages.send(Answered(operator, know(job.place.load(), job.place.dtype, job.wanted)))
+                return
+            ready = ready or _make_ready(job, backend)
             case = Case(operator, *ready)
-            if job.memory:
+            if job.what == "memory":
                 messages.send(_weigh(operator, case))
             else:
                 timing, result = time_case(case, job.seconds)
@@ -157,10 +170,11 @@ def do_job(job: Job, backend: BackendLike, messages: Connection) -> None:
 def _make_ready(job: Job, which: BackendLike) -> tuple[Instance, Seeds, Backend]:
     backend = get_backend(which, device=job.device) if isinstance(which, str) else which
     instance = job.place.load()
-    return instance, seeds_for(instance, _cast(job.place.answer(instance).value, job.place.dtype)), backend
+    return instance, seeds_for(optree.tree_map(spec_of, instance.args[0]), job.output), backend
 
 
 def _weigh(operator: str, case: Case) -> Weighed:
+    grad(lambda x: x * x, backend=case.backend)(np.ones((), case.dtype))  # what the engine makes on first use
     prepared, arrays = case.prepare()
     backend = case.backend
 
@@ -170,11 +184,18 @@ def _weigh(operator: str, case: Case) -> Weighed:
 
     with prepared.scope():
         try:
+            _return_freed_memory()
             rss = peak_rss_delta(call)
         except CapabilityError:
             rss = None
         peak, source = backend.peak_alloc(prepared.compiled, arrays)
     return Weighed(operator, peak, source, rss)
+
+
+def _return_freed_memory() -> None:
+    """What making the instance left in the allocator would hide the call's own growth (glibc only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _failure(operator: str, exc: Exception) -> Failed:
@@ -186,24 +207,22 @@ def _failure(operator: str, exc: Exception) -> Failed:
     return Failed(operator, "error", f"{type(exc).__name__}: {exc}")
 
 
-def serve(messages: Connection) -> None:
+def serve(control: Connection) -> None:
     """Take jobs until the other end closes; each in a fork of this process, or in this process and then end."""
-    sys.path[:] = messages.recv()  # on its own: what follows may need it to be unpickled
+    sys.path[:] = control.recv()  # on its own: what follows may need it to be unpickled
     try:
-        backend = messages.recv()
+        backend = control.recv()
         fork_safe = _import_engine(backend)
     except Exception as exc:
-        _decline(messages, exc)
+        _decline(control, exc)
         return
     gc.freeze()  # the collector leaves the engine's modules alone: children neither walk nor copy them
-    while True:
-        try:
-            job = messages.recv()
-        except EOFError:
-            return
+    while (received := _next_job(control)) is not None:
+        job, messages = received
         if not fork_safe:
             do_job(job, backend, messages)
-            messages.send(Ended(last=True))
+            messages.close()
+            control.send(Ended(last=True))
             return
         sys.stdout.flush()
         sys.stderr.flush()
@@ -213,17 +232,27 @@ def serve(messages: Connection) -> None:
             child = os.fork()
         if child == 0:
             _child(job, backend, messages)
-        _await(child, messages)
+        messages.close()  # now the child alone holds it: its end is the end of the pipe
+        _await(child, control)
 
 
-def _decline(messages: Connection, exc: Exception) -> None:
+def _next_job(control: Connection) -> tuple[Job, Connection] | None:
+    try:
+        job = control.recv()
+        return job, Connection(recv_handle(control), readable=False)
+    except EOFError:
+        return None
+
+
+def _decline(control: Connection, exc: Exception) -> None:
     """The engine cannot be imported: every operator of every job fails with this reason."""
     traceback.print_exception(exc)
-    with contextlib.suppress(EOFError):
-        while True:
-            for operator in messages.recv().operators:
-                messages.send(Failed(operator, "error", f"{type(exc).__name__}: {exc}"))
-            messages.send(Ended())
+    while (received := _next_job(control)) is not None:
+        job, messages = received
+        for operator in job.operators:
+            messages.send(Failed(operator, "error", f"{type(exc).__name__}: {exc}"))
+        messages.close()
+        control.send(Ended())
 
 
 def _import_engine(backend: BackendLike) -> bool:
@@ -247,18 +276,18 @@ def _child(job: Job, backend: BackendLike, messages: Connection) -> None:
         os._exit(code)
 
 
-def _await(child: int, messages: Connection) -> None:
+def _await(child: int, control: Connection) -> None:
     """Wait for the child; end it, and this process, if the other end of the pipe goes away."""
     handle = os.pidfd_open(child)
     try:
-        ready = wait([handle, messages])
+        ready = wait([handle, control])
         if handle not in ready:
             os.kill(child, signal.SIGKILL)
             sys.exit(1)
     finally:
         os.close(handle)
     status = os.waitpid(child, 0)[1]
-    messages.send(Ended(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
+    control.send(Ended(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
 
 
 if __name__ == "__main__":

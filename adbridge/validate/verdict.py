@@ -18,20 +18,23 @@ VERDICTS = ("agree", "convention", "infinite", "undefined", "unsupported", "unre
 # does not. They depend on the dtype and not on the size: the norm is the maximum norm.
 TOLERANCE = {"float64": 1e-10, "complex128": 1e-10, "float32": 1e-4, "complex64": 1e-4}
 
+Parts = dict[str, PyTree]
+"""A result in named parts, such as ``{"value": ..., "tangent": ...}``; each is judged on its own scale."""
+
 
 @dataclass(frozen=True)
 class Difference:
     """How far a result is from the expected one.
 
-    `error` is max|got - expected| / max|expected|, taken leaf by leaf, the worst leaf counting; `entry`
-    names its worst entry, where the values are `got` and `expected`. NaN where a number is expected, or
-    another structure or shape, is an infinite error, said in `note`.
+    `error` is max|got - expected| / max|expected|, taken leaf by leaf of each part, the worst leaf counting;
+    `entry` names its worst entry, where the values are `got` and `expected`. NaN where a number is expected,
+    and another structure, shape or dtype, are an infinite error, said in `note`.
     """
 
     error: float
     entry: str = ""
-    got: float | complex = 0.0
-    expected: float | complex = 0.0
+    got: float | complex | None = None
+    expected: float | complex | None = None
     note: str = ""
 
 
@@ -43,25 +46,37 @@ class Judgement:
     difference: Difference
 
 
-def difference(got: PyTree, expected: PyTree) -> Difference:
-    """Compare two trees of NumPy arrays."""
+def difference(got: Parts, expected: Parts, dtype: str) -> Difference:
+    """Compare two results of NumPy arrays; `got` must be of this dtype."""
+    assert got.keys() == expected.keys()
+    return _worst([_part_difference(name, got[name], expected[name], dtype) for name in expected])
+
+
+def _part_difference(name: str, got: PyTree, expected: PyTree, dtype: str) -> Difference:
     got_leaves, got_tree = flatten(got)
     leaves, tree = flatten(expected)
     if got_tree != tree:
-        return Difference(np.inf, note=f"tree structure {got_tree}, expected {tree}")
+        return Difference(np.inf, name, note=f"tree structure {got_tree}, expected {tree}")
+    # What rounding in the largest leaves may leave in a leaf far below them: ten units in their last place.
     overall = max((_norm(leaf) for leaf in leaves), default=0.0)
-    worst = Difference(0.0)
-    for name, a, b in zip(leaf_names("", tree), got_leaves, leaves, strict=True):
-        # A leaf far below the others is judged at 1e-4 of their scale: it may be what their rounding left.
-        found = _leaf_difference(name, np.asarray(a), np.asarray(b), 1e-4 * overall)
-        if not found.error <= worst.error:
-            worst = found
-    return worst
+    floor = 10 * float(np.finfo(dtype).eps) / TOLERANCE[dtype] * overall
+    return _worst(
+        [
+            _leaf_difference(entry, np.asarray(a), np.asarray(b), floor, dtype)
+            for entry, a, b in zip(leaf_names(name, tree), got_leaves, leaves, strict=True)
+        ]
+    )
 
 
-def _leaf_difference(name: str, got: Any, expected: Any, floor: float) -> Difference:
+def _worst(found: list[Difference]) -> Difference:
+    return max(found, key=lambda d: d.error, default=Difference(0.0))
+
+
+def _leaf_difference(name: str, got: Any, expected: Any, floor: float, dtype: str) -> Difference:
     if got.shape != expected.shape:
         return Difference(np.inf, name, note=f"shape {got.shape}, expected {expected.shape}")
+    if str(got.dtype) != dtype:
+        return Difference(np.inf, name, note=f"dtype {got.dtype}, expected {dtype}")
     if not got.size:
         return Difference(0.0)
     with np.errstate(invalid="ignore"):
@@ -79,7 +94,7 @@ def _norm(leaf: Any) -> float:
     return float(np.max(finite, initial=0.0, where=np.isfinite(finite)))
 
 
-def judge(results: dict[str, PyTree], answer: PyTree | None, tolerance: float) -> dict[str, Judgement]:
+def judge(results: dict[str, Parts], answer: Parts | None, dtype: str) -> dict[str, Judgement]:
     """A verdict on each backend's result.
 
     Against the known answer where there is one. Else by majority: results that agree with more than half
@@ -87,9 +102,9 @@ def judge(results: dict[str, PyTree], answer: PyTree | None, tolerance: float) -
     `unresolved`. A single result without an answer has been compared with nothing: `unresolved`.
     """
     if answer is not None:
-        return {name: _against(result, answer, tolerance) for name, result in results.items()}
+        return {name: _against(result, answer, dtype) for name, result in results.items()}
     for result in results.values():
-        verdicts = {name: _against(other, result, tolerance) for name, other in results.items()}
+        verdicts = {name: _against(other, result, dtype) for name, other in results.items()}
         votes = sum(j.verdict == "agree" for j in verdicts.values())
         if votes > 1 and 2 * votes > len(results):
             return verdicts
@@ -97,14 +112,14 @@ def judge(results: dict[str, PyTree], answer: PyTree | None, tolerance: float) -
     return {name: Judgement("unresolved", Difference(np.nan, note=note)) for name in results}
 
 
-def _against(result: PyTree, expected: PyTree, tolerance: float) -> Judgement:
-    found = difference(result, expected)
-    return Judgement("agree" if found.error <= tolerance else "wrong", found)
+def _against(result: Parts, expected: Parts, dtype: str) -> Judgement:
+    found = difference(result, expected, dtype)
+    return Judgement("agree" if found.error <= TOLERANCE[dtype] else "wrong", found)
 
 
-def disagreement(results: dict[str, PyTree], name: str, right: Collection[str]) -> float:
+def disagreement(results: dict[str, Parts], name: str, right: Collection[str], dtype: str) -> float:
     """Largest relative difference between one backend's result and those that are right; NaN if none other is."""
-    others = [difference(results[name], results[other]).error for other in right if other != name]
+    others = [difference(results[name], results[other], dtype).error for other in right if other != name]
     return max(others, default=float("nan"))
 
 
