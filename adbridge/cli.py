@@ -171,6 +171,8 @@ def _console() -> Console:
 
 def main() -> None:
     """Entry point: every error becomes a message and an exit code."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: MODULE:SUITE may lie here
     try:
         cli(prog_name="adbridge")
     except AdbridgeError as exc:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -140,20 +140,30 @@ def install_command(name: str) -> str:
     return f"pip install 'adbridge[{extra}]'" if extra else f"reinstall the package that provides {name!r}"
 
 
-@contextmanager
-def use_backend(backend: BackendLike) -> Iterator[Backend]:
-    """Within this context, calls without ``backend=`` use `backend`. Holds for this thread or task only.
+class use_backend:
+    """``with use_backend(name):`` within it, calls without ``backend=`` use this backend, in this thread or task.
+
+    Raises:
+        As `get_backend`, at once.
 
     >>> with use_backend("reference") as b:
     ...     b.name
     'reference'
     """
-    chosen = get_backend(backend)
-    token = _ambient.set(_Ambient(chosen, True, _running()))
-    try:
-        yield chosen
-    finally:
-        _ambient.reset(token)
+
+    def __init__(self, backend: BackendLike) -> None:
+        self._backend = get_backend(backend)
+        self._tokens: list[Token[_Ambient | None]] = []
+
+    def __enter__(self) -> Backend:
+        self._tokens.append(_ambient.set(_Ambient(self._backend, True, _running())))
+        return self._backend
+
+    def __exit__(self, *exc: object) -> None:
+        _ambient.reset(self._tokens.pop())
+
+    def __repr__(self) -> str:
+        return f"<use_backend({self._backend.name!r}): has an effect only as `with use_backend(...):`>"
 
 
 @contextmanager

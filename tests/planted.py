@@ -192,6 +192,7 @@ SUITE = Suite(
     ),
 )
 PARTLY = Suite("partly", (Problem("partly", _make(_fails_in_grad), sizes=((3, 1),)), GOOD))
+TWO = Suite("two", (GOOD, Problem("same", _make(_smooth), sizes=((3, 1),), free="n")))
 LARGE_VALUE = Suite("large-value", (Problem("large-value", _make_large_value, sizes=((3, 1),)),))
 GOOD_SUITE = Suite("good", (GOOD,))
 

@@ -49,7 +49,7 @@ def test_zero_is_named_and_exits_1(tmp_path: Path) -> None:
 def test_a_failed_process_exits_3_and_names_the_log(tmp_path: Path) -> None:
     done = short(tmp_path, "planted:PARTLY", "--backends", "reference")
     assert done.returncode == 3
-    assert "reference failed in 2 cases" in done.stdout
+    assert "reference failed in 2 of its 6 results" in done.stdout
     assert "crashed" in done.stdout and "SIGABRT" in done.stdout
 
 
@@ -98,10 +98,26 @@ def test_backends_says_how_to_install_what_is_missing(tmp_path: Path) -> None:
     assert "pip install 'adbridge[torch]'" in done.stdout
 
 
-def test_narrow_terminals_do_not_lose_numbers(tmp_path: Path) -> None:
-    done = short(tmp_path, "planted:GOOD_SUITE", "--backends", "reference", "--n", "10,20", COLUMNS="80")
+@pytest.mark.parametrize("suite", ["planted:GOOD_SUITE", "planted:TWO"])
+def test_narrow_terminals_lose_nothing(tmp_path: Path, suite: str) -> None:
+    done = short(tmp_path, suite, "--backends", "reference,zero", "--n", "10,20", COLUMNS="80")
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "…" not in done.stdout
+    for word in ("operator", "backend", "time", "ratio", "memory", "verdict", "10 → 1", "20 → 1", "cost", "growth"):
+        assert word in done.stdout, word
+    unbroken = " ".join(done.stdout.split())
+    assert "zero is wrong: " in unbroken and ", gradient[" in unbroken and "should be" in unbroken
+
+
+def test_a_module_in_the_current_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mysuite.py").write_text("import planted\nSUITE = planted.GOOD_SUITE\n")
+    command = ["adbridge", "run", "mysuite:SUITE", "--backends", "reference", "--out", "runs", "--no-memory"]
+    entry = f"import sys; sys.argv = {command!r}; from adbridge.cli import main; main()"
+    env = {**os.environ, "PYTHONPATH": str(planted.HERE), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", entry], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_interrupted_run_says_how_to_finish_it(tmp_path: Path) -> None:

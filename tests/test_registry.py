@@ -211,3 +211,15 @@ def test_a_device_that_was_asked_for_stays() -> None:
 @pytest.mark.usefixtures("two_devices")
 def test_an_unknown_device_does_not_change_the_backend() -> None:
     assert choose(None, [OnDevice("elsewhere")])[0].device == "cpu"
+
+
+def test_use_backend_outside_with_says_so() -> None:
+    assert repr(ad.use_backend("zero")) == "<use_backend('zero'): has an effect only as `with use_backend(...):`>"
+    with pytest.raises(ad.BackendNotFound, match="did you mean 'torch'"):
+        ad.use_backend("torhc")
+
+
+def test_the_public_names_are_what_dir_shows() -> None:
+    assert dir(ad) == sorted(ad.__all__)
+    for name in ad.__all__:
+        assert getattr(ad, name) is not None
