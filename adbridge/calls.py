@@ -38,6 +38,7 @@ Argnums = int | tuple[int, ...]
 _NUMPY = (np.ndarray, np.generic)
 _REAL = {"float16", "bfloat16", "float32", "float64", "float128"}
 _INEXACT = frozenset({*_REAL, "complex64", "complex128", "complex256"})
+_OF_SCALARS = ("grad", "value_and_grad")
 _HOLE = object()  # stands for an engine array among the aux leaves
 
 
@@ -95,6 +96,10 @@ class Call:
             result, aux = result
         leaves, self.out_tree = flatten(result)
         outs = tuple(self._output(i, leaf) for i, leaf in enumerate(leaves))
+        if self.operator.scalar_for or self.operator.name in _OF_SCALARS:
+            self._check_scalar(outs)
+        if self.operator.scalar_for:
+            self.check_real(outs)
         # Aux of any type: the engine's own arrays pass through it, the rest is kept aside.
         aux_leaves, self.aux_tree = flatten(aux)
         self.aux_statics = [_HOLE if self.backend.owns(leaf) else leaf for leaf in aux_leaves]
@@ -111,6 +116,29 @@ class Call:
                 f"is {found}; derivatives need arrays of floating dtype (return it as aux, with has_aux=True?)"
             )
         return leaf
+
+    def _check_scalar(self, outs: Arrays) -> None:
+        name, fun = self.operator.scalar_for or self.operator.name, function_name(self.operator.fun)
+        assert self.out_tree is not None
+        found = self.out([str(spec_of(out)) for out in outs])
+        if self.out_tree.num_nodes != 1 or len(outs) != 1 or outs[0].shape != ():
+            raise NotDifferentiable(
+                f"{name} needs a function with one scalar output; {fun} returned {found}; use jacobian or vjp "
+                "(or has_aux=True for further outputs)"
+            )
+
+    def check_real(self, outs: Arrays) -> None:
+        """Raise NotDifferentiable if an output is complex.
+
+        Of a gradient's outputs this is asked when the backend is done with them: one that differentiates by
+        a complex step evaluates the function at complex points.
+        """
+        name, fun = self.operator.scalar_for or self.operator.name, function_name(self.operator.fun)
+        if found := [spec for spec in map(spec_of, outs) if "complex" in spec.dtype]:
+            raise NotDifferentiable(
+                f"{name} needs a real output; {fun} returned {found[0]}; differentiate its real and imaginary "
+                "parts, or use jvp or vjp"
+            )
 
     def out(self, outs: Sequence[Any]) -> PyTree:
         """Leaves in the tree of the function's output."""

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from adbridge.calls import Argnums, Call, function_name, read_call
-from adbridge.errors import CapabilityError, NotDifferentiable, SignatureMismatch
+from adbridge.errors import CapabilityError, SignatureMismatch
 from adbridge.jacobians import MODES, dense_jacobian
-from adbridge.protocol import Array, Arrays, read_only
+from adbridge.protocol import Arrays, read_only
 from adbridge.registry import BackendLike
-from adbridge.trees import PyTree, flatten, spec_of, unflatten
+from adbridge.trees import PyTree, flatten, unflatten
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Operator:
     has_aux: bool = False
     mode: str = ""
     backend: BackendLike | None = None
+    scalar_for: str = ""
+    """The operator whose step this one is, where that needs a function with one real scalar output."""
 
     def __post_init__(self) -> None:
         # An iterator would be used up by the first call.
@@ -160,7 +162,7 @@ def jvp(
     >>> print(out, tangent)
     9.0 6.0
     """
-    _check_sequences(primals, tangents)
+    check_sequences("jvp", primals, tangents)
     return Operator("jvp", fun, tuple(range(len(primals))), has_aux, backend=backend)(tuple(primals), tuple(tangents))
 
 
@@ -168,7 +170,9 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, backend: 
     """``(fun(*primals), vjp_fn)``, or ``(out, vjp_fn, aux)`` if `has_aux`.
 
     ``vjp_fn(cotangents)``, with the tree, shapes and dtypes of the output, gives the tuple of the primals'
-    cotangents, J^T @ cotangents, by one reverse sweep; it may be called any number of times.
+    cotangents, J^T @ cotangents, by one reverse sweep; it may be called any number of times. Arrays that `fun`
+    makes or closes over are kept, not copied, until then: `fun` must not write to one after it has used it
+    (``w = 2 * w`` in a loop, not ``w *= 2``). Arguments are safe.
 
     Raises:
         SignatureMismatch (from vjp_fn): cotangents unlike the output. Else as `grad`.
@@ -240,10 +244,11 @@ def _as_argnums(name: str, argnums: Any) -> Argnums:
         raise SignatureMismatch(f"{name} needs argnums as an int or a tuple of ints; got {argnums!r}") from None
 
 
-def _check_sequences(primals: Any, tangents: Any) -> None:
+def check_sequences(operator: str, primals: Any, tangents: Any) -> None:
+    """Raises SignatureMismatch: primals or tangents that are neither tuple nor list."""
     for name, value in (("primals", primals), ("tangents", tangents)):
         if not isinstance(value, (tuple, list)):
-            raise SignatureMismatch(f"jvp needs {name} as a tuple, one per argument; got {type(value).__name__}")
+            raise SignatureMismatch(f"{operator} needs {name} as a tuple, one per argument; got {type(value).__name__}")
 
 
 def _read_at_point(operator: Operator, primals: tuple[Any, ...], seeds: Any) -> tuple[Call, Arrays]:
@@ -266,14 +271,8 @@ def _value(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
 
 
 def _value_and_grad(call: Call, arrays: Arrays, seeds: Arrays) -> tuple[PyTree, PyTree]:
-    fun = call.flat_function(arrays)
-
-    def scalar(*primals: Array) -> tuple[Arrays, Arrays]:
-        outs, aux = fun(*primals)
-        _check_scalar(call, outs)
-        return outs, aux
-
-    outs, grads, aux = call.backend.value_and_grad(scalar, call.primals(arrays))
+    outs, grads, aux = call.backend.value_and_grad(call.flat_function(arrays), call.primals(arrays))
+    call.check_real(outs)
     value = call.out(outs)
     return (value, call.aux(aux)) if call.operator.has_aux else value, call.like_primals(grads)
 
@@ -296,25 +295,11 @@ def _vjp(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
     return call.like_primals(pullback(cotangents))
 
 
-def _check_scalar(call: Call, outs: Arrays) -> None:
-    assert call.out_tree is not None
-    found = call.out([str(spec_of(out)) for out in outs])
-    if call.out_tree.num_nodes != 1 or len(outs) != 1 or outs[0].shape != ():
-        raise NotDifferentiable(
-            f"{call.operator.name} needs a function with one scalar output; {function_name(call.operator.fun)} "
-            f"returned {found}; use jacobian or vjp (or has_aux=True for further outputs)"
-        )
-    if "complex" in found:
-        raise NotDifferentiable(
-            f"{call.operator.name} needs a real output; {function_name(call.operator.fun)} returned {found}; "
-            "differentiate its real and imaginary parts, or use jvp or vjp"
-        )
-
-
 def _hessian(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
     asked = call.operator
     outer, inner = asked.mode.split("-over-")
-    gradient = Operator("grad" if inner == "reverse" else "jacobian", asked.fun, asked.argnums, mode=inner)
+    first = "grad" if inner == "reverse" else "jacobian"
+    gradient = Operator(first, asked.fun, asked.argnums, mode=inner, scalar_for="hessian")
     return dense_jacobian(replace(call, operator=replace(asked, fun=gradient, mode=outer)), arrays, seeds)
 
 

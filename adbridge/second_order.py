@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from adbridge.calls import Argnums
-from adbridge.operators import Operator, check_dense, grad, jacobian, jvp, vjp
+from adbridge.operators import Operator, check_dense, check_sequences, grad, jvp, vjp
 from adbridge.registry import BackendLike
 
 MODES = ("forward-over-reverse", "reverse-over-forward", "reverse-over-reverse", "forward-over-forward")
@@ -65,15 +65,20 @@ def hvp(
     12.0
     """
     check_dense("hvp", mode, MODES, None)
+    check_sequences("hvp", primals, tangents)
     every = tuple(range(len(primals)))
+
+    def first(operator: str) -> Operator:
+        return Operator(operator, fun, every, mode="forward", backend=backend, scalar_for="hvp")
+
     if mode == "forward-over-reverse":
-        return jvp(grad(fun, every, backend=backend), primals, tangents, backend=backend)[1]
+        return jvp(first("grad"), primals, tangents, backend=backend)[1]
     if mode == "forward-over-forward":
-        return jvp(jacobian(fun, every, mode="forward", backend=backend), primals, tangents, backend=backend)[1]
+        return jvp(first("jacobian"), primals, tangents, backend=backend)[1]
     if mode == "reverse-over-reverse":  # H is symmetric: H^T v = H v
-        return vjp(grad(fun, every, backend=backend), *primals, backend=backend)[1](tuple(tangents))
+        return vjp(first("grad"), *primals, backend=backend)[1](tuple(tangents))
 
     def directional(*xs: Any) -> Any:
-        return jvp(fun, xs, tangents, backend=backend)[1]
+        return first("jvp")(xs, tuple(tangents))[1]
 
     return grad(directional, every, backend=backend)(*primals)

@@ -1,4 +1,8 @@
-"""The built-in backends: name -> module, class, extra. Adding one is one file, one line here, one extra."""
+"""The built-in backends: name -> module, class, extra. Adding one is one file, one line here, one extra.
+
+Users and plug-ins import an adapter's module as ``from adbridge.backends.zero import ZeroBackend``: the
+attribute ``adbridge.backends`` is the function that lists the backends, not this package.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import autograd.numpy as anp
 import numpy as np
 import numpy.typing as npt
 from autograd.core import JVPNode, VJPNode, add_outgrads, vspace
-from autograd.extend import defjvp, defvjp, primitive
+from autograd.extend import defjvp, defvjp, notrace_primitive, primitive
 from autograd.numpy.numpy_jvps import broadcast
 from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import Box, isbox, new_box, toposort, trace_stack
@@ -104,7 +104,7 @@ def _like(array: Array, like: Array) -> Array:
     """autograd widens float32 in places, and gives Python floats for scalars."""
     if not isbox(array) and not isinstance(array, np.ndarray):
         array = np.asarray(array)
-    return array if array.dtype == like.dtype else array.astype(like.dtype)
+    return array if array.dtype == like.dtype else _cast(array, like.dtype)
 
 
 def _part(x: Array, ans: Array) -> Array:
@@ -128,6 +128,38 @@ defjvp(
     lambda g, ans, a, b: broadcast(g * _part(a, ans), ans),
     lambda g, ans, a, b: broadcast(g * _part(b, ans), ans),
 )
+
+
+@primitive  # type: ignore[untyped-decorator]  # autograd has no annotations
+def _copysign(a: Array, b: Array) -> Array:
+    """autograd's own has no derivative."""
+    return np.copysign(a, b)
+
+
+defvjp(_copysign, lambda ans, a, b: unbroadcast_f(a, lambda g: g * (anp.sign(a) * anp.sign(ans))), None)
+defjvp(_copysign, lambda g, ans, a, b: broadcast(g * (anp.sign(a) * anp.sign(ans)), ans), None)
+
+# autograd's own astype has no JVP, and its VJP passes through integers.
+
+
+@notrace_primitive  # type: ignore[untyped-decorator]  # autograd has no annotations
+def _whole(x: Array, dtype: Any) -> Array:
+    """A cast to integers or booleans is piecewise constant."""
+    return x.astype(dtype)
+
+
+@primitive  # type: ignore[untyped-decorator]  # autograd has no annotations
+def _cast(x: Array, dtype: Any) -> Array:
+    return x.astype(dtype)
+
+
+def _cast_back(g: Array, x: Array) -> Array:
+    """From real to complex a cotangent keeps its real part."""
+    return _cast(anp.real(g) if anp.iscomplexobj(g) and not anp.iscomplexobj(x) else g, x.dtype)
+
+
+defvjp(_cast, lambda ans, x, dtype: lambda g: _cast_back(g, x), argnums=(0,))
+defjvp(_cast, lambda g, ans, x, dtype: _cast(g, dtype), argnums=(0,))
 
 _OLD_NAMES = {
     "acos": "arccos",
@@ -156,14 +188,17 @@ class _ArrayNamespace:
     def asarray(self, x: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:
         if not isbox(x):
             return np.asarray(x, dtype=dtype, copy=copy)
-        return x if dtype is None or x.dtype == np.dtype(dtype) else x.astype(dtype)
+        return x if dtype is None or x.dtype == np.dtype(dtype) else self.astype(x, dtype)
 
     def astype(self, x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
-        return x.astype(dtype)
+        return (_cast if np.dtype(dtype).kind in "fc" else _whole)(x, np.dtype(dtype))
 
     def broadcast_to(self, x: Any, /, shape: Any) -> Any:
         # autograd's VJP does not take new leading axes.
         return anp.broadcast_to(anp.reshape(x, (1,) * (len(shape) - x.ndim) + x.shape), tuple(shape))
+
+    def copysign(self, x1: Any, x2: Any, /) -> Any:
+        return _copysign(x1, x2)
 
     def flip(self, x: Any, /, *, axis: int | tuple[int, ...] | None = None) -> Any:
         axes = range(x.ndim) if axis is None else [a % x.ndim for a in np.atleast_1d(axis)]
@@ -186,7 +221,7 @@ class _ArrayNamespace:
         self, x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
     ) -> Any:
         axis = 0 if axis is None else axis % x.ndim
-        total = anp.cumsum(x if dtype is None else x.astype(dtype), axis=axis)
+        total = anp.cumsum(x if dtype is None else self.astype(x, dtype), axis=axis)
         if not include_initial:
             return total
         first = anp.zeros(tuple(1 if i == axis else s for i, s in enumerate(x.shape)), dtype=total.dtype)

@@ -53,7 +53,7 @@ class TorchBackend(Backend):
 
     @property
     def namespace(self) -> Any:
-        return array_api_compat.torch
+        return ArrayNamespace
 
     def owns(self, array: object) -> bool:
         return isinstance(array, torch.Tensor)
@@ -68,7 +68,7 @@ class TorchBackend(Backend):
     def to_numpy(self, array: Array) -> Any:
         if _functorch.is_functorch_wrapped_tensor(array):
             return array
-        host = array.detach().cpu().resolve_conj().resolve_neg()
+        host = _materialised(array).detach().cpu().resolve_conj().resolve_neg()
         if host.dtype is torch.bfloat16:  # NumPy has it where bfloat16 arrays came in as NumPy's
             return np.array(host.contiguous().view(torch.int16).numpy()).view("bfloat16")
         # Always a copy: an expanded result is not writable, a constant of the function is its caller's.
@@ -94,7 +94,7 @@ class TorchBackend(Backend):
         with PROCESS_WIDE:
             outs, pushed, aux = torch.func.jvp(fun, primals, tangents, has_aux=True)  # type: ignore[misc]  # three with aux
         # A 0-d float32 tensor plus a Python number has a float64 tangent in torch.
-        return outs, tuple(t.to(out.dtype) for t, out in zip(pushed, outs, strict=True)), aux
+        return outs, tuple(_materialised(t).to(out.dtype) for t, out in zip(pushed, outs, strict=True)), aux
 
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         if _in_functorch():
@@ -129,6 +129,19 @@ class TorchBackend(Backend):
         if any(array.is_cuda for array in arrays):
             return _peak_cuda(compiled, arrays)
         return _peak_cpu(compiled, arrays)
+
+
+class _ArrayNamespace:
+    """array_api_compat's namespace, but for functions that have no derivative in torch and could have one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(array_api_compat.torch, name)
+
+    def floor_divide(self, x1: Any, x2: Any, /) -> Any:
+        return array_api_compat.torch.divide(x1, x2, rounding_mode="floor")
+
+
+ArrayNamespace = _ArrayNamespace()
 
 
 def _in_functorch() -> bool:
@@ -173,7 +186,9 @@ class _Graph:
                 allow_unused=True,
                 is_grads_batched=batch is not None,
             )
-        return tuple(_zeros(p, batch) if g is None else _conj(g) for g, p in zip(grads, self.primals, strict=True))
+        return tuple(
+            _zeros(p, batch) if g is None else _materialised(_conj(g)) for g, p in zip(grads, self.primals, strict=True)
+        )
 
 
 def _zeros(like: Array, batch: int | None) -> Array:
@@ -183,6 +198,11 @@ def _zeros(like: Array, batch: int | None) -> Array:
 def _leaf(tensor: Array) -> Array:
     # A tensor made in inference mode cannot require grad outside of it; its clone can.
     return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+
+
+def _materialised(tensor: Array) -> Array:
+    """Torch's zero derivatives may be tensors without memory, which NumPy and in-place operations refuse."""
+    return tensor.clone() if tensor._is_zerotensor() else tensor
 
 
 def _conj(tensor: Array) -> Array:

@@ -158,6 +158,33 @@ UNARY = (
 )
 
 
+# Elementwise functions that need more than a name: of complex numbers made of a real x, and casts.
+
+
+def _made(name: str, fun: Callable[[Any, Any], Any], slope: Callable[[Vector], Any]) -> Problem:
+    """A function that is linear where it is differentiated: its value is ``slope(x) x``."""
+
+    def answer(x: Vector) -> Answer:
+        x = np.asarray(x, float)
+        return diagonal_answer(slope(x) * x, slope(x) * np.ones_like(x))
+
+    return _problem(name, fun, answer, _line, N, _between_integers)
+
+
+def _times_whole(xp: Any, x: Any) -> Any:
+    """x times its whole part, which is a constant."""
+    return x * xp.astype(xp.astype(x, xp.int32), x.dtype)
+
+
+MADE = (
+    _made("astype", _times_whole, np.trunc),
+    # (1 - 2i) (3 + i) = 5 - 5i
+    _made("conj", lambda xp, x: xp.real(xp.conj(x * (1 + 2j)) * (3 + 1j)), lambda x: 5.0),
+    _made("imag", lambda xp, x: xp.imag(x * (1 + 2j)), lambda x: 2.0),
+    _made("real", lambda xp, x: xp.real(x * (3 + 2j)), lambda x: 3.0),
+)
+
+
 # Elementwise functions of two arrays: name, slopes in each, points; once alike and once with broadcasting.
 
 
@@ -194,7 +221,10 @@ def _binary(name: str, slopes: Slopes, draw: Draw) -> tuple[Problem, Problem]:
 BINARY = (
     *_binary("add", lambda a, b: (1.0, 1.0), _within(_ANY)),
     *_binary("atan2", lambda a, b: (b / (a**2 + b**2), -a / (a**2 + b**2)), _either_sign),
+    *_binary("copysign", lambda a, b: (np.sign(a) * np.sign(b), 0.0), _either_sign),
     *_binary("divide", lambda a, b: (1 / b, -a / b**2), _either_sign),
+    # The quotient stays between 2 and 3.
+    *_binary("floor_divide", lambda a, b: (0.0, 0.0), _within((5.0, 5.8), (2.0, 2.4))),
     *_binary("hypot", lambda a, b: (a / np.hypot(a, b), b / np.hypot(a, b)), _either_sign),
     *_binary("logaddexp", lambda a, b: (1 / (1 + np.exp(b - a)), 1 / (1 + np.exp(a - b))), _within(_ANY)),
     *_binary("maximum", lambda a, b: (np.where(a > b, 1.0, 0.0), np.where(a > b, 0.0, 1.0)), _apart),
@@ -390,6 +420,6 @@ CLIP = _problem("clip", lambda xp, x: xp.clip(x, -1.0, 1.0), _clipped, _line, N,
 
 SUITE = Suite(
     "elementary",
-    (*UNARY, *BINARY, *REDUCTIONS, *LINEAR, *BILINEAR, CLIP),
+    (*UNARY, *MADE, *BINARY, *REDUCTIONS, *LINEAR, *BILINEAR, CLIP),
     "every primitive against its closed-form derivative",
 )

@@ -111,7 +111,7 @@ def _logistic(x: Any) -> Any:
 
 
 def _logistic_answer(x: Vector) -> Answer:
-    """By the product rule on the expanded form, as in the survey's figure."""
+    """By the product rule on the expanded form."""
     x = np.asarray(x, float)
     y, c, d = x * (1 - x), 1 - 2 * x, 1 - 8 * x + 8 * x**2
     slope = 64 * c**3 * d**2 - 256 * y * c * d**2 + 128 * y * c**2 * d * (16 * x - 8)
@@ -373,7 +373,7 @@ SUITE = Suite(
             1.5,
             source=f"{MARTINS}, differentiated once more",
         ),
-        _one("logistic-map", _logistic, _logistic_answer, 0.2, source=f"{BAYDIN}, figure 2"),
+        _one("logistic-map", _logistic, _logistic_answer, 0.2, source=BAYDIN),
         _one(
             "heron",
             _heron,
@@ -389,7 +389,7 @@ SUITE = Suite(
             source="J. M. Siskind, B. A. Pearlmutter, Perturbation confusion and referential transparency: "
             "correct functional implementation of forward-mode AD, IFL (2005)",
         ),
-        _one("survey", _survey, _survey_answer, 2.0, 5.0, source=f"{BAYDIN}, tables 2 and 3"),
+        _one("survey", _survey, _survey_answer, 2.0, 5.0, source=BAYDIN),
         _one("square-of-sum", _square_of_sum, _square_of_sum_answer, 1.0, 2.0),
         _one("product-sine", _product_sine, _product_sine_answer, 2.0, 3.0, 4.0),
         _one(
@@ -406,17 +406,17 @@ SUITE = Suite(
             _evaluation_trace_answer,
             1.5,
             0.5,
-            source=f"{GRIEWANK_WALTHER}, chapter 1",
+            source=GRIEWANK_WALTHER,
         ),
-        _one("graph", _graph, _graph_answer, 1.0, 2.0, np.pi / 2, source=f"{NOCEDAL_WRIGHT}, section 8.2"),
-        _one("rosenbrock", _rosenbrock, _rosenbrock_answer, -1.2, 1.0, source=f"{MORE}, problem 1"),
+        _one("graph", _graph, _graph_answer, 1.0, 2.0, np.pi / 2, source=NOCEDAL_WRIGHT),
+        _one("rosenbrock", _rosenbrock, _rosenbrock_answer, -1.2, 1.0, source=MORE),
         Problem(
             "rosenbrock-hessian",
             _at(_rosenbrock_slope, _rosenbrock_slope_answer, -1.2, 1.0),
             sizes=((2, 2),),
-            source=f"{NOCEDAL_WRIGHT}, exercise 2.1",
+            source=NOCEDAL_WRIGHT,
         ),
-        _one("powell-singular", _powell, _powell_answer, 3.0, -1.0, 0.0, 1.0, source=f"{MORE}, problem 13"),
+        _one("powell-singular", _powell, _powell_answer, 3.0, -1.0, 0.0, 1.0, source=MORE),
         Problem("two-outputs", _at(_two_outputs, _two_outputs_answer, 1.0, 0.0), sizes=((2, 2),)),
         Problem("polar", _at(_polar, _polar_answer, 2.0, np.pi / 6), sizes=((2, 2),)),
         Problem(
@@ -424,7 +424,8 @@ SUITE = Suite(
             _make_product,
             sizes=((10, 1),),
             free="n",
-            source=f"B. Speelpenning, Compiling fast partial derivatives, thesis (1980); {GRIEWANK_WALTHER}",
+            source="B. Speelpenning, Compiling fast partial derivatives of functions given by algorithms, thesis "
+            f"(1980); {GRIEWANK_WALTHER}",
         ),
         Problem(
             "helmholtz",
@@ -438,7 +439,7 @@ SUITE = Suite(
             _make_broyden,
             sizes=((10, 10),),
             free="n",
-            source=f"{MORE}, problem 30",
+            source=MORE,
         ),
     ),
     "worked examples of the literature, with their printed answers",

@@ -389,6 +389,46 @@ def complex_jacobian(b: ad.Backend) -> None:
 
 
 @value
+def casts_to_whole_numbers_are_constant(b: ad.Backend) -> None:
+    for dtype, constant in (("int64", 6.0), ("bool", 1.0)):
+        fun = lambda x, d=dtype: (x + x * x) * xp_of(x).astype(x, getattr(xp_of(x), d))  # noqa: E731
+        close(ad.grad(fun, backend=b)(6.5), constant * (1 + 2 * 6.5))
+        close(ad.jvp(fun, (6.5,), (2.0,), backend=b)[1], 2 * constant * (1 + 2 * 6.5))
+        close(ad.grad(ad.grad(fun, backend=b), backend=b)(6.5), 2 * constant)
+        close(ad.jvp(ad.grad(fun, backend=b), (6.5,), (1.0,), backend=b)[1], 2 * constant)
+
+
+@value
+def casts_to_other_precision_keep_derivatives(b: ad.Backend) -> None:
+    def fun(x: Any) -> Any:
+        xp = xp_of(x)
+        wide = xp.astype(x, xp.float64)
+        return xp.sum(wide * wide * wide)
+
+    x = X.astype(np.float32)
+    with b.scope(["float64"]):  # JAX has no float64 in a call whose arguments are all float32
+        close(ad.grad(fun, backend=b)(x), 3 * X**2)
+        tangent = ad.jvp(fun, (x,), (x,), backend=b)[1]
+        close(tangent, 3 * np.sum(X**3), 1e-6)
+        curvature = ad.jvp(ad.grad(fun, backend=b), (x,), (x,), backend=b)[1]
+        close(curvature, 6 * X**2)
+    assert (tangent.dtype, curvature.dtype) == (np.float64, np.float32)
+
+
+@value
+def casts_to_complex_keep_derivatives(b: ad.Backend) -> None:
+    def fun(x: Any) -> Any:  # |(1 + 2i) x + i|^2 = x^2 + (2 x + 1)^2
+        xp = xp_of(x)
+        z = xp.astype(x, xp.complex128) * (1 + 2j) + 1j
+        return xp.sum(xp.real(z * xp.conj(z)))
+
+    close(ad.grad(fun, backend=b)(X), 10 * X + 4)
+    close(ad.jvp(fun, (X,), (Y,), backend=b)[1], np.sum((10 * X + 4) * Y))
+    close(ad.jvp(ad.grad(fun, backend=b), (X,), (Y,), backend=b)[1], 10 * Y)
+    close(ad.grad(lambda x: xp_of(x).sum(ad.grad(fun, backend=b)(x) * x), backend=b)(X), 20 * X + 4)
+
+
+@value
 def zero_dimensional_array(b: ad.Backend) -> None:
     got = ad.grad(wave, backend=b)(np.array(0.5))
     assert type(got) is np.ndarray
@@ -728,6 +768,25 @@ def hessian_in_every_mode(b: ad.Backend) -> None:
         for row, expected_row in zip(blocks, _coupled_blocks(), strict=True):
             for block, expected in zip(row, expected_row, strict=True):
                 close(block, expected)
+
+
+@structure
+def hessian_of_linear_functions_is_zero(b: ad.Backend) -> None:
+    for mode in SECOND_ORDER_MODES:
+        hessian = ad.hessian(lambda x: xp_of(x).sum(2 * x), mode=mode, backend=b)(X)
+        close(hessian, np.zeros((3, 3)))
+        hessian[0, 0] = 1.0
+        close(ad.hvp(lambda x: xp_of(x).sum(2 * x), (X,), (Y,), mode=mode, backend=b)[0], np.zeros(3))
+
+
+@structure
+def second_derivatives_need_a_scalar_output(b: ad.Backend) -> None:
+    for mode in SECOND_ORDER_MODES:
+        for fun in (lambda x: x * x * x, lambda x: [xp_of(x).sum(x)], lambda x: x[:1]):
+            with pytest.raises(ad.NotDifferentiable, match="hessian needs a function with one scalar output"):
+                ad.hessian(fun, mode=mode, backend=b)(X)
+            with pytest.raises(ad.NotDifferentiable, match="hvp needs a function with one scalar output"):
+                ad.hvp(fun, (X,), (Y,), mode=mode, backend=b)
 
 
 @value

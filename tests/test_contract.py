@@ -142,6 +142,8 @@ class ComplexStep(ad.Backend):
 
 
 FIRST_ORDER = [
+    "grad_closed_form",
+    "value_and_grad_closed_form",
     "jvp_closed_form",
     "vjp_closed_form",
     "jacobian_wide_in_all_modes",

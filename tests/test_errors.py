@@ -198,6 +198,9 @@ CASES = {
         ad.SignatureMismatch,
         "jvp needs primals as a tuple, one per argument; got ndarray",
     ),  # type: ignore[arg-type]
+    "hvp of no tuple": Case(
+        lambda: ad.hvp(total, X, (X,), backend=R), ad.SignatureMismatch, "hvp needs primals as a tuple"
+    ),
     "tangent not a tuple": Case(
         lambda: ad.jvp(square, (X,), X, backend=R), ad.SignatureMismatch, "jvp needs tangents as a tuple"
     ),  # type: ignore[arg-type]

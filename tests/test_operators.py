@@ -218,6 +218,14 @@ def test_numpy_bfloat16_round_trip() -> None:
 # autograd.
 
 
+@pytest.mark.parametrize(("dtype", "slope"), [("int64", 6.0), ("bool", 1.0), ("float64", 13.0)])
+def test_autograd_asarray_casts(dtype: str, slope: float) -> None:
+    pytest.importorskip("autograd")
+    fun = lambda x: x * ad.array_namespace(x).asarray(x, dtype=dtype)  # noqa: E731
+    assert ad.grad(fun, backend="autograd")(6.5) == slope
+    assert ad.jvp(fun, (6.5,), (1.0,), backend="autograd")[1] == slope
+
+
 def test_own_autograd_around_and_within() -> None:
     autograd = pytest.importorskip("autograd")
     inner = autograd.grad(lambda x: ad.grad(lambda y: y**3)(x) * 1.0)
@@ -391,6 +399,51 @@ def test_prepared_jvp_and_vjp(backend: str) -> None:
     np.testing.assert_allclose(reverse((Y,), np.array([1.0, 2.0]))[0], [1.0, 2.0] @ pair_jacobian(Y), rtol=1e-12)
     with pytest.raises(ad.SignatureMismatch, match=r"wrong shape|wrong dtype"):
         forward((Y,), (X[:2],))
+
+
+def test_prepared_call_that_looks_the_same_is_not_read_again(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fun = lambda x, t, n, *, w: ad.array_namespace(x).sum(x**n * w) * t  # noqa: E731
+    prepared = ad.prepare(ad.grad(fun, argnums=(0, 1), backend=backend), X, 2.0, 2, w=Y)
+    at_point = ad.prepare(Operator("jvp", lambda x: x * x, (0,), backend=backend), (1.0,), (1.0,))
+    monkeypatch.setattr(Operator, "read", None)
+    with ad.use_backend("zero"):  # the backend stays the one of the preparation
+        by_x, by_t = prepared(Y, 3.0, 2, w=X)
+        np.testing.assert_allclose(by_x, 6 * X * Y, rtol=1e-12)
+        np.testing.assert_allclose(by_t, np.sum(Y**2 * X), rtol=1e-12)
+        np.testing.assert_allclose(at_point((3.0,), (0.5,)), [9.0, 3.0])
+    assert type(by_x) is np.ndarray and by_x.flags.writeable
+    unlike: list[tuple[Any, Any, Any, Any]] = [
+        (X[:2], 2.0, 2, Y),
+        (X, 2, 2, Y),
+        (X, 2.0, 3, Y),
+        (X, 2.0, 2.0, Y),
+        (X.astype(">f8"), 2.0, 2, Y),
+        (X, 2.0, 2, 1.0),
+        (X, np.ones(1), 2, Y),
+    ]
+    for x, t, n, w in unlike:
+        with pytest.raises(TypeError, match="not callable"):
+            prepared(x, t, n, w=w)
+
+
+def test_prepared_call_takes_what_its_operator_takes(backend: str) -> None:
+    """NumPy scalars, other byte orders and engine arrays, after a preparation on plain arrays."""
+    prepared = ad.prepare(ad.grad(lambda x: x * x * x, backend=backend), np.array(1.0))
+    for x in (2.0, np.float64(2.0), np.array(2.0).astype(">f8")):
+        got = prepared(x)
+        assert type(got) is np.ndarray and got == 12
+    b = ad.get_backend(backend)
+    with b.scope(["float64"]):
+        own = b.from_numpy(np.array(2.0))
+    assert type(prepared(own)) is type(own)
+
+
+def test_prepared_within_an_operator(backend: str) -> None:
+    """The inner derivative of NumPy constants stays the engine's, and a traced argument is differentiated."""
+    inner = ad.prepare(ad.grad(lambda x: x * x * x, backend=backend), 1.0)
+    assert ad.grad(lambda w: w * inner(2.0), backend=backend)(5.0) == 12
+    if backend != "jax":  # it is compiled, and takes no tracers
+        assert ad.grad(lambda w: inner(w), backend=backend)(2.0) == 12
 
 
 def test_prepared_runs_on_engine_arrays(backend: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -270,6 +271,36 @@ def test_transposes_that_no_rule_of_ours_needs_yet() -> None:
     np.testing.assert_array_equal(by_y, -w)
 
 
+def test_sign_of_complex_numbers() -> None:
+    """z / |z| turns with z: along t, i y Im(conj(y) t) / |z|."""
+    z, t = np.array([3 + 4j, -2j, 0j]), np.array([1 - 1j, 0.5 + 2j, 1 + 1j])
+    y = np.array([0.6 + 0.8j, -1j, 0])
+    expected = 1j * y * np.imag(np.conj(y) * t) / np.array([5.0, 2.0, 1.0])
+    out, pushed = jvp(xp.sign, (z,), (t,))
+    np.testing.assert_allclose(out, y, rtol=1e-15)
+    np.testing.assert_allclose(pushed, expected, rtol=1e-14)
+    check_adjoint(xp.sign, z)
+    # |z| by way of its sign, conj(sign z) z: d|z| pulls back to conj(z) / |z|.
+    fun = lambda z: xp.sum(xp.real(xp.conj(xp.sign(z)) * z))  # noqa: E731
+    np.testing.assert_allclose(ad.grad(fun, backend=B)(z), np.conj(y), rtol=1e-14)
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_variance_of_complex_numbers(correction: int) -> None:
+    z, t = random((2, 4), 0, complex), random((2, 4), 1, complex)
+    apart, count = z - np.mean(z, axis=1, keepdims=True), 4 - correction
+    variance = np.sum(apart.real**2 + apart.imag**2, axis=1) / count
+    out, pushed = jvp(lambda z: xp.var(z, axis=1, correction=correction), (z,), (t,))
+    assert out.dtype == np.float64
+    np.testing.assert_allclose(out, variance, rtol=1e-14)
+    np.testing.assert_allclose(pushed, 2 * np.sum(np.real(np.conj(apart) * t), axis=1) / count, rtol=1e-13)
+    deviation, pushed_deviation = jvp(lambda z: xp.std(z, axis=1, correction=correction), (z,), (t,))
+    np.testing.assert_allclose(deviation, np.sqrt(variance), rtol=1e-14)
+    np.testing.assert_allclose(pushed_deviation, pushed / (2 * np.sqrt(variance)), rtol=1e-13)
+    check_adjoint(lambda z: xp.var(z, axis=1), z)
+    np.testing.assert_allclose(xp.var(z), np.var(z), rtol=1e-14)
+
+
 LOGICAL = ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"]
 LOGICAL += ["logical_and", "logical_or", "logical_xor"]
 
@@ -371,6 +402,28 @@ def test_prod_over_axes(axis: Any, keepdims: bool) -> None:
     np.testing.assert_allclose(pushed, degree * expected, rtol=1e-12)
 
 
+WHOLE = [np.array([[100, 100], [3, -2]], np.int8), np.array([[200, 200], [3, 2]], np.uint8), np.array([True, False])]
+WHOLE += [np.array([2**31 - 1, 2], np.int32), np.zeros(0, np.int16)]
+
+
+@pytest.mark.parametrize("dtype", [None, np.int8, np.int64, np.float32])
+@pytest.mark.parametrize("x", WHOLE, ids=lambda x: str(x.dtype))
+@pytest.mark.parametrize("name", ["sum", "prod", "cumulative_sum", "mean", "var"])
+def test_reductions_of_integers_are_numpys(name: str, x: np.ndarray, dtype: Any) -> None:
+    """Small integers do not overflow, as arrays and as tracers."""
+    options = {} if name in ("mean", "var") else {"dtype": dtype}
+    axis = 0 if name == "cumulative_sum" else None
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the mean of nothing
+        expected = getattr(np, {"cumulative_sum": "cumsum"}.get(name, name))(x, axis=axis, **options)
+        ours = lambda x: getattr(xp, name)(x, axis=axis, **options)  # noqa: E731
+        _, traced = ad.grad(lambda _, x: (0.0, ours(x)), has_aux=True, backend=B)(1.0, x)
+        _, cast = ad.grad(lambda y: (0.0, ours(xp.astype(y, x.dtype))), has_aux=True, backend=B)(x.astype(float))
+        for got in (ours(x), traced, cast):
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+
+
 # Reductions, scans, shapes.
 
 REDUCTIONS: dict[str, Callable[..., Any]] = {
@@ -405,17 +458,66 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "astype": lambda x: xp.astype(x, np.float64) * 2,
 }
 
+# The same by NumPy, independent of the engine.
+IN_NUMPY: dict[str, Callable[..., Any]] = {
+    "sum": np.sum,
+    "sum-0": lambda x: np.sum(x, axis=0),
+    "sum-keep": lambda x: np.sum(x, axis=1, keepdims=True),
+    "sum-none": lambda x: x,
+    "mean": lambda x: np.mean(x, axis=1),
+    "var": lambda x: np.var(x, axis=1),
+    "std": lambda x: np.std(x, ddof=1),
+    "max": lambda x: np.max(x, axis=0),
+    "min": lambda x: np.min(x, keepdims=True),
+    "cumulative_sum": lambda x: np.cumsum(x, axis=1),
+    "cumulative_sum-first": lambda x: np.concatenate([np.zeros((1, 4)), np.cumsum(x, axis=0)]),
+    "reshape": lambda x: np.reshape(x, (4, 2)),
+    "permute_dims": lambda x: x.T,
+    "broadcast_to": lambda x: np.stack([x, x, x]),
+    "expand_dims": lambda x: x[..., None],
+    "squeeze": lambda x: x,
+    "flip": lambda x: x[::-1, ::-1],
+    "moveaxis": lambda x: x.T,
+    "concat": lambda x: np.concatenate([x, 2 * x[:, :1], np.ones((2, 2))], axis=1),
+    "concat-flat": lambda x: np.concatenate([x[0], x[1], x[0]]),
+    "stack": lambda x: np.stack([x, x * x], axis=-1),
+    "take": lambda x: x[:, [0, 0, 3]],
+    "clip": lambda x: np.clip(x, -0.5, 0.5),
+    "where": lambda x: np.where(x > 0, x, 3 * x),
+    "vecdot": lambda x: np.sum(x * x, axis=-1),
+    "tensordot": lambda x: x.T @ x,
+    "tensordot-2": lambda x: np.sum(x * x),
+    "matrix_transpose": lambda x: x.T,
+    "astype": lambda x: 2 * x,
+}
+
+
+def _covariance(x: np.ndarray, t: np.ndarray, axis: int | None, count: int) -> np.ndarray:
+    return np.sum((x - np.mean(x, axis=axis, keepdims=True)) * t, axis=axis) / count
+
+
+# Derivatives along t of those that are not analytic, so that the complex step does not give them.
+ALONG: dict[str, Callable[..., Any]] = {
+    "max": lambda x, t: np.where(x[0] > x[1], t[0], t[1]),
+    "min": lambda x, t: t.flat[np.argmin(x)].reshape(1, 1),
+    "clip": lambda x, t: np.where(np.abs(x) < 0.5, t, 0.0),
+    "where": lambda x, t: np.where(x > 0, t, 3 * t),
+    "var": lambda x, t: 2 * _covariance(x, t, 1, 4),
+    "std": lambda x, t: _covariance(x, t, None, 7) / np.std(x, ddof=1),
+}
+
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_array_functions_push_and_pull_alike(name: str) -> None:
-    """Forward against the complex step of NumPy, where NumPy has one; reverse by the adjoint identity."""
-    fun, x = REDUCTIONS[name], random((2, 4))
-    check_adjoint(fun, x)
+    """Values by NumPy; forward by NumPy's complex step or a closed form; reverse by the adjoint identity."""
+    x = random((2, 4))
     t = random(x.shape, 3)
-    out, pushed = jvp(fun, (x,), (t,))
-    np.testing.assert_array_equal(out, fun(x))
-    if name not in ("max", "min", "clip", "where", "astype", "std", "vecdot"):
-        np.testing.assert_allclose(pushed, np.imag(fun(x + 1e-30j * t)) * 1e30, rtol=1e-12, atol=1e-14)
+    out, pushed = jvp(REDUCTIONS[name], (x,), (t,))
+    along = ALONG.get(name, lambda x, t: np.imag(IN_NUMPY[name](x + 1e-30j * t)) * 1e30)
+    np.testing.assert_allclose(out, IN_NUMPY[name](x), rtol=1e-14)
+    np.testing.assert_allclose(pushed, along(x, t), rtol=1e-12, atol=1e-14)
+    assert out.shape == pushed.shape == IN_NUMPY[name](x).shape
+    check_adjoint(REDUCTIONS[name], x)
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
@@ -515,6 +617,18 @@ def test_index_computed_under_the_trace() -> None:
     assert ad.grad(lambda x: x[x > 1.5][0] * 2, backend=B)(x).tolist() == [2, 0, 0]
     assert ad.grad(lambda x: x[xp.astype(x[1], np.int64)], backend=B)(x).tolist() == [0, 1, 0]
     assert ad.grad(lambda x: x[1 : xp.astype(x[0], np.int64)][0], backend=B)(x).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("index", [np.array([0, 1, 2]), [0, 1, 2]], ids=["array", "list"])
+def test_index_changed_after_its_use(index: Any) -> None:
+    """A loop that reuses one buffer of indices: reverse mode keeps them as they were."""
+
+    def fun(x: Any) -> Any:
+        total = xp.sum(x[index] * np.array([1.0, 2.0, 3.0]))
+        index[:] = [2, 2, 2]
+        return total
+
+    assert ad.grad(fun, backend=B)(np.ones(3)).tolist() == [1, 2, 3]
 
 
 def test_scatter_is_the_transpose_of_indexing() -> None:
@@ -688,6 +802,11 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "ufunc method": (lambda x: np.add.reduce(x), r"numpy.add.reduce"),
     "argument": (lambda x: np.sum(x, where=np.array(True)), r"numpy.sum: .*'where'"),
     "order": (lambda x: np.reshape(x, (3, 1), order="F"), r"numpy.reshape: .*'order'"),
+    "one argument of three": (
+        lambda x: np.where(x > 0)[0],
+        "engine's where takes 3 array arguments, got 1; write it so",
+    ),
+    "too many": (lambda x: xp.add(x, x, np.zeros(3)), "engine's add takes 2 array arguments, got 3"),
     "ddof": (lambda x: np.std(x, ddof=1), r"numpy.std: .*'ddof'.*correction"),
 }
 

@@ -13,11 +13,13 @@ import optree
 import pytest
 
 import adbridge as ad
+from adbridge.backends.reference.primitives import PRIMITIVES, Primitive
+from adbridge.backends.reference.rules import elementwise, reductions, shaping
 from adbridge.bench.problem import Answer, Instance, Problem, get_suite, gradient_answer
 from adbridge.operators import Operator
 from adbridge.registry import default_names
 from adbridge.suites import BUILTIN
-from adbridge.suites.adbench import gmm_answer, load_gmm
+from adbridge.suites.adbench import find_gmm, gmm_answer, read_gmm
 from adbridge.suites.textbook import _quotient, _rosenbrock
 
 BACKENDS = default_names()
@@ -30,6 +32,10 @@ each_case = pytest.mark.parametrize(
     ("problem", "backend"),
     [pytest.param(p, backend, id=f"{suite}-{p.name}-{backend}") for suite, p in PROBLEMS for backend in BACKENDS],
 )
+
+
+def load_gmm(path: Path) -> dict[str, Instance]:
+    return {label: read_gmm(file) for label, file in find_gmm(path).items()}
 
 
 @cache
@@ -216,6 +222,28 @@ def test_instances_repeat(problem: Problem) -> None:
 def test_names_are_unique(suite: str) -> None:
     names = [problem.name for problem in get_suite(suite).problems]
     assert len(set(names)) == len(names)
+
+
+BOOLEAN, WHOLE = "its result is boolean", "its result is an integer"
+NOT_IN_THE_SUITE = {
+    **dict.fromkeys(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"), BOOLEAN),
+    **dict.fromkeys(("logical_and", "logical_or", "logical_xor", "logical_not", "all", "any"), BOOLEAN),
+    **dict.fromkeys(("isnan", "isinf", "isfinite", "signbit"), BOOLEAN),
+    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert", "argmax", "argmin"), WHOLE),
+}
+
+
+def test_every_primitive_with_a_float_result_is_in_the_suite() -> None:
+    names = {
+        name
+        for table in (elementwise, reductions)
+        for name, row in vars(table).items()
+        if isinstance(row, Primitive) and PRIMITIVES[row.name] is row and row.name == name
+    }
+    # What the tables import from each other is a primitive of theirs, or moves elements.
+    names -= {name for name in vars(shaping) if name in PRIMITIVES}
+    rows = {problem.name for problem in get_suite("elementary").problems}
+    assert names - rows == set(NOT_IN_THE_SUITE)
 
 
 def test_quick_stays_small() -> None:

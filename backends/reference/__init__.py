@@ -3,6 +3,9 @@
 - `primitives.py`  what a primitive and its rules are      - `rules/`      the primitives, a row each
 - `program.py`     the Wengert list                        - `tracer.py`   running a function on tracers
 - `transforms.py`  jvp, linearize, transpose               - `namespace.py`, `methods.py`  the array API
+
+Reverse mode keeps the NumPy arrays that meet a tracer as they are, for copies would cost a matrix product
+ten times its time: a function must not write to an array after it has used it. Indices are copied.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
 
 def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Any:
     x = x if dtype is None else astype(x, dtype)
-    return reductions.sum(x, axis=_axes(x, axis), keepdims=keepdims)
+    return _as_asked(reductions.sum(x, axis=_axes(x, axis), keepdims=keepdims), dtype)
 
 
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -282,8 +282,14 @@ def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Any
 
 
 def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Any:
-    """By halving, so that no derivative divides by an element: right at zeros, to any order."""
-    x = x if dtype is None else astype(x, dtype)
+    if isinstance(x, Traced):
+        return _prod_by_halving(x, axis, dtype, keepdims)
+    return np.prod(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+def _prod_by_halving(x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Any:
+    """No derivative divides by an element: right at zeros, to any order."""
+    x = astype(x, dtype or np.prod(np.ones(0, x.dtype)).dtype)  # NumPy widens small integers
     axes = _axes(x, axis)
     kept = [i for i in range(len(x.shape)) if i not in axes]
     shape = tuple(x.shape[i] for i in kept)
@@ -303,7 +309,9 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
     count = math.prod(x.shape[i] for i in _axes(x, axis))
-    return sum(square(x - mean(x, axis=axis, keepdims=True)), axis=axis, keepdims=keepdims) / (count - correction)
+    apart = x - mean(x, axis=axis, keepdims=True)
+    squares = real(apart * conj(apart)) if apart.dtype.kind == "c" else square(apart)
+    return sum(squares, axis=axis, keepdims=keepdims) / (count - correction)
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
@@ -313,10 +321,10 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
 def cumulative_sum(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
     x = x if dtype is None else astype(x, dtype)
     axis = _one_axis("cumulative_sum", x, axis)
-    total = reductions.cumulative_sum(x, axis=axis)
+    total = _as_asked(reductions.cumulative_sum(x, axis=axis), dtype)
     if not include_initial:
         return total
-    return concat([np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), x.dtype), total], axis=axis)
+    return concat([np.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), total.dtype), total], axis=axis)
 
 
 # Shapes, indexing, joining.
@@ -409,6 +417,11 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
     return reshape(matmul(left, right), shape)
 
 
+def _as_asked(total: Any, dtype: Any) -> Any:
+    """NumPy sums small integers in large ones, unless told otherwise."""
+    return total if dtype is None or total.dtype == np.dtype(dtype) else astype(total, dtype)
+
+
 def _axes(x: Any, axis: Axis) -> tuple[int, ...]:
     count = len(x.shape)
     if axis is None:
@@ -425,4 +438,5 @@ def _one_axis(name: str, x: Any, axis: int | None) -> int:
 
 
 def _index(part: Any) -> Any:
-    return concrete(part) if isinstance(part, Traced) else part
+    part = concrete(part) if isinstance(part, Traced) else part
+    return part.copy() if isinstance(part, (np.ndarray, list)) else part  # kept: its owner may change it

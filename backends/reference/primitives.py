@@ -99,6 +99,11 @@ def defjvp(prim: Primitive, *rules: Rule) -> Primitive:
     """One rule per argument; None where the result does not depend on it differentiably."""
 
     def jvp(tangents: Sequence[Any], y: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        if len(args) != len(rules):
+            raise NotDifferentiable(
+                f"the reference engine's {prim.name} takes {len(rules)} array argument{'s' * (len(rules) != 1)}, "
+                f"got {len(args)}; write it so, or choose another backend"
+            )
         total = None
         for t, rule in zip(tangents, rules, strict=True):
             if t is not None and rule is not None:

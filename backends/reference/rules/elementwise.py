@@ -42,6 +42,10 @@ def _unless_whole(jvp: Callable[..., Any]) -> Callable[..., Any]:
     return lambda tangents, y, args, params: jvp(tangents, y, args, params) if y.dtype.kind in "fc" else None
 
 
+def _if_complex(jvp: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda tangents, y, args, params: jvp(tangents, y, args, params) if y.dtype.kind == "c" else None
+
+
 def _astype_spec(x: Any, dtype: Any) -> Spec:
     return Spec(x.shape, np.dtype(dtype))
 
@@ -129,7 +133,8 @@ hypot: Primitive = binary(
 logaddexp = binary("logaddexp", np.logaddexp, lambda t, y, a, b: t * exp(a - y), lambda t, y, a, b: t * exp(b - y))
 
 # Kinks.
-sign = zero("sign", np.sign)
+sign = unary("sign", np.sign, lambda t, y, z: _turn(t, y, z))
+sign.jvp = _if_complex(sign.jvp)
 abs = unary("abs", np.abs, lambda t, y, x: t * sign(x) if not _is_complex(x) else real(conj(x) * t) / _nonzero(y))
 maximum = binary("maximum", np.maximum, lambda t, y, a, b: t * _share(a, b), lambda t, y, a, b: t * _share(b, a))
 minimum = binary("minimum", np.minimum, lambda t, y, a, b: t * _share(b, a), lambda t, y, a, b: t * _share(a, b))
@@ -160,6 +165,11 @@ isnan = zero("isnan", np.isnan)
 isinf = zero("isinf", np.isinf)
 isfinite = zero("isfinite", np.isfinite)
 signbit = zero("signbit", np.signbit)
+
+
+def _turn(t: Any, y: Any, z: Any) -> Any:
+    """y = z / |z| turns only: what t has along y is taken out, the rest is over |z|; 0 at the origin."""
+    return where(z == 0, 0.0, t - y * real(conj(y) * t)) / _nonzero(abs(z))
 
 
 def _pow_slope(a: Any, b: Any) -> Any:
