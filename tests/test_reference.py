@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import adbridge as ad
 from adbridge.backends.reference import namespace as xp
-from adbridge.backends.reference import transforms
+from adbridge.backends.reference import primitives, transforms
 from adbridge.backends.reference.primitives import PRIMITIVES, primitive
 from adbridge.backends.reference.program import evaluate
 from adbridge.backends.reference.tracer import Tracer
@@ -1043,3 +1043,17 @@ class _Standard:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.jnp, name)
+
+
+def test_a_primitive_is_one_row() -> None:
+    """A row is all that the namespace, both modes and second order need."""
+    cube = primitives.defjvp(primitives.primitive("cube", lambda x: x**3), lambda t, y, x: t * (3 * x * x))
+    try:
+        assert xp.cube is cube
+        f = lambda x: ad.array_namespace(x).cube(x)  # noqa: E731
+        assert ad.grad(f, backend="reference")(2.0) == 12.0
+        assert ad.grad(ad.grad(f, backend="reference"), backend="reference")(2.0) == 12.0
+        assert ad.jvp(f, (2.0,), (1.0,), backend="reference")[1] == 12.0
+    finally:
+        del primitives.PRIMITIVES["cube"]
+        delattr(xp, "cube")

@@ -65,7 +65,7 @@ def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
 
 def _from_numpy_name(name: str) -> Callable[..., Any]:
-    found = vars(xp).get(_NUMPY_NAMES.get(name, name))
+    found = xp.of_tracers(_NUMPY_NAMES.get(name, name))
     if found is None:
         raise NotDifferentiable(
             f"the reference engine has no numpy.{name}; write the function with other operations, or choose "

@@ -13,201 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.primitives import Traced
+from adbridge.backends.reference.primitives import PRIMITIVES, Traced
 from adbridge.backends.reference.rules import elementwise, linalg, reductions, shaping
-from adbridge.backends.reference.rules.elementwise import (
-    abs as abs,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    acos as acos,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    acosh as acosh,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    add as add,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    asin as asin,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    asinh as asinh,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    atan as atan,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    atan2 as atan2,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    atanh as atanh,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    bitwise_and as bitwise_and,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    bitwise_invert as bitwise_invert,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    bitwise_or as bitwise_or,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    bitwise_xor as bitwise_xor,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    ceil as ceil,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    conj as conj,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    copysign as copysign,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    cos as cos,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    cosh as cosh,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    divide as divide,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    equal as equal,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    exp as exp,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    exp2 as exp2,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    expm1 as expm1,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    floor as floor,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    floor_divide as floor_divide,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    greater as greater,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    greater_equal as greater_equal,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    hypot as hypot,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    imag as imag,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    isfinite as isfinite,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    isinf as isinf,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    isnan as isnan,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    less as less,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    less_equal as less_equal,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    log as log,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    log1p as log1p,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    log2 as log2,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    log10 as log10,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    logaddexp as logaddexp,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    logical_and as logical_and,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    logical_not as logical_not,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    logical_or as logical_or,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    logical_xor as logical_xor,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    maximum as maximum,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    minimum as minimum,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    multiply as multiply,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    negative as negative,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    not_equal as not_equal,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    pow as pow,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    real as real,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    reciprocal as reciprocal,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    remainder as remainder,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    round as round,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    sign as sign,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    signbit as signbit,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    sin as sin,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    sinh as sinh,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    sqrt as sqrt,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    square as square,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    subtract as subtract,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    tan as tan,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    tanh as tanh,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    trunc as trunc,
-)
-from adbridge.backends.reference.rules.elementwise import (
-    where as where,
-)
-from adbridge.backends.reference.rules.linalg import matmul as matmul
+from adbridge.backends.reference.rules.elementwise import maximum, minimum, sqrt, square
 from adbridge.backends.reference.tracer import concrete
 
 __array_api_version__ = "2024.12"
@@ -216,7 +24,16 @@ Axis = int | Sequence[int] | None
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(np, name)
+    """The primitives, elementwise ones above all, are here by their own names; the rest is NumPy's."""
+    found = PRIMITIVES[name] if name in PRIMITIVES else getattr(np, name)
+    if name in PRIMITIVES:
+        globals()[name] = found  # from now on without this detour
+    return found
+
+
+def of_tracers(name: str) -> Any:
+    """What does `name` on tracers: a function of this module or a primitive; None if there is neither."""
+    return globals().get(name) or PRIMITIVES.get(name)
 
 
 # Arrays and dtypes.
@@ -310,7 +127,7 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Any:
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Any:
     count = math.prod(x.shape[i] for i in _axes(x, axis))
     apart = x - mean(x, axis=axis, keepdims=True)
-    squares = real(apart * conj(apart)) if apart.dtype.kind == "c" else square(apart)
+    squares = elementwise.real(apart * elementwise.conj(apart)) if apart.dtype.kind == "c" else square(apart)
     return sum(squares, axis=axis, keepdims=keepdims) / (count - correction)
 
 
@@ -401,7 +218,7 @@ def matrix_transpose(x: Any, /) -> Any:
 
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
-    return sum(conj(x1) * x2, axis=axis)
+    return sum(elementwise.conj(x1) * x2, axis=axis)
 
 
 def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -> Any:
@@ -414,7 +231,7 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
     inner = math.prod(x1.shape[i] for i in over1)
     left = reshape(permute_dims(x1, (*free1, *over1)), (math.prod(x1.shape[i] for i in free1), inner))
     right = reshape(permute_dims(x2, (*over2, *free2)), (inner, math.prod(x2.shape[i] for i in free2)))
-    return reshape(matmul(left, right), shape)
+    return reshape(linalg.matmul(left, right), shape)
 
 
 def _as_asked(total: Any, dtype: Any) -> Any:
