@@ -23,6 +23,8 @@ from adbridge.registry import BackendLike
 Result = Answered | Timed | Weighed | Failed
 
 THREADS = 1
+# Until a job's process reports, its zygote may still be importing its engine, from a slow disk.
+_STARTUP_SECONDS = 120.0
 _PINNED = {
     name: str(THREADS)
     for name in (
@@ -118,9 +120,10 @@ class Pool:
         try:
             with worker.start(job) as messages:
                 while True:
-                    if not messages.poll(self._timeout):
+                    limit = self._timeout if current else max(self._timeout, _STARTUP_SECONDS)
+                    if not messages.poll(limit):
                         operator = current.operator if current else job.operators[0]
-                        note = f"no result within {self._timeout:g} s; raise --timeout, or see {log}"
+                        note = f"no result within {limit:g} s; raise --timeout, or see {log}"
                         results[operator] = Failed(operator, "timeout", note)
                         os.kill(current.pid if current else worker.process.pid, signal.SIGKILL)
                     message = messages.recv()
