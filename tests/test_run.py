@@ -427,6 +427,12 @@ def test_a_group_cut_short_is_run_again(tmp_path: Path) -> None:
     assert path.read_text() == complete
 
 
+def test_what_is_asked_for_twice_is_run_once(tmp_path: Path) -> None:
+    done = run(tmp_path, ["planted:GOOD_SUITE", "planted:GOOD_SUITE"], n=[3, 3, 4])
+    assert [r["n"] for r in by(done.records, operator="value")] == [3, 4]
+    assert len(ad.resume(done.path).records) == len(done.records)
+
+
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ad.RunError, match=r"no run to resume at .*; give the folder that holds run.json"):
         ad.resume(tmp_path)

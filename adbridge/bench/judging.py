@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import optree
 
 from adbridge.bench.measure import Seeds, seeds_for
-from adbridge.bench.problem import Instance
+from adbridge.bench.problem import Instance, in_dtype
 from adbridge.bench.store import Record
 from adbridge.trees import PyTree, Spec, flatten, spec_of
 from adbridge.validate.verdict import TOLERANCE, Judgement, Parts, difference, disagreement, judge
@@ -58,10 +57,10 @@ def know(instance: Instance, dtype: str, operators: tuple[str, ...] = ()) -> Kno
 
     `operators`: which results are wanted; by default value, grad (or vjp) and jvp.
     """
-    answer = instance.answer(*(_widened(arg) for arg in instance.args))
+    answer = instance.answer(*(in_dtype(arg, "float64") for arg in instance.args))
     output = optree.tree_map(lambda leaf: Spec(np.shape(leaf), dtype), answer.value)
     seeds = seeds_for(optree.tree_map(spec_of, instance.args[0]), output)
-    tangent, cotangent = _widened(seeds.tangent), _widened(seeds.cotangent)
+    tangent, cotangent = in_dtype(seeds.tangent, "float64"), in_dtype(seeds.cotangent, "float64")
     leaves = flatten(output)[0]
     scalar = len(leaves) == 1 and leaves[0].shape == ()
     results: dict[str, Callable[[], Parts]] = {
@@ -102,16 +101,6 @@ def _fields(judgement: Judgement, apart: float) -> Record:
     if judgement.verdict == "wrong":
         fields["outcome"] = "wrong"
     return fields
-
-
-def _widened(tree: PyTree) -> PyTree:
-    """Real arrays in float64; all else as it is."""
-
-    def widen(leaf: Any) -> Any:
-        is_real_array = isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind == "f"
-        return np.asarray(leaf, dtype=np.float64) if is_real_array else leaf
-
-    return optree.tree_map(widen, tree)
 
 
 def _count(tree: PyTree) -> int:

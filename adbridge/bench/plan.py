@@ -61,7 +61,10 @@ class Plan:
         return Settings(present, missing, self.device, self.dtype, self.seconds, self.memory, common={})
 
     def groups(self) -> list[Group]:
-        """Every instance to run, in order. Raises as `runner.run`."""
+        """Every instance to run, in order, each once. Raises as `runner.run`."""
+        return list({group.key: group for group in self._asked_for()}.values())
+
+    def _asked_for(self) -> list[Group]:
         found = [(suite, get_suite(suite) if isinstance(suite, str) else suite) for suite in self.suites]
         if self.data is not None:
             groups = [group for suite, made in found for group in self._from_data(suite, made)]

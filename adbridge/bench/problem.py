@@ -108,6 +108,16 @@ class Suite:
         return found[name]
 
 
+def in_dtype(tree: PyTree, dtype: str) -> PyTree:
+    """The real arrays of a tree in another dtype; all other leaves as they are."""
+
+    def leaf(x: Any) -> Any:
+        is_real_array = isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind == "f"
+        return np.asarray(x, dtype=dtype) if is_real_array else x
+
+    return optree.tree_map(leaf, tree)
+
+
 # Answers in the common shapes.
 
 

@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optree
@@ -33,7 +32,7 @@ from adbridge import grad
 from adbridge.bench.judging import Known, know
 from adbridge.bench.measure import Case, Seeds, Timing, seeds_for, time_case
 from adbridge.bench.memory import peak_rss_delta
-from adbridge.bench.problem import Instance, Suite, get_suite
+from adbridge.bench.problem import Instance, Suite, get_suite, in_dtype
 from adbridge.errors import CapabilityError
 from adbridge.protocol import Backend
 from adbridge.registry import BackendLike, backend_class, get_backend
@@ -61,21 +60,8 @@ class Place:
         else:
             assert problem.load is not None
             instance = problem.load(Path(self.data))
-        return replace(instance, args=_rounded(instance.args, self.dtype))
-
-
-def _rounded(args: tuple[PyTree, ...], dtype: str) -> tuple[PyTree, ...]:
-    """The arguments in another dtype; among the data, Python numbers stay as they are."""
-    first = optree.tree_map(np.asarray, args[0])
-    return tuple(_cast(arg, dtype) for arg in (first, *args[1:]))
-
-
-def _cast(tree: PyTree, dtype: str) -> Any:
-    def leaf(x: Any) -> Any:
-        is_real_array = isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind == "f"
-        return np.asarray(x).astype(dtype) if is_real_array else x
-
-    return optree.tree_map(leaf, tree)
+        first = optree.tree_map(np.asarray, instance.args[0])  # there, Python numbers are arrays; data stay as they are
+        return replace(instance, args=tuple(in_dtype(arg, self.dtype) for arg in (first, *instance.args[1:])))
 
 
 @dataclass(frozen=True)
