@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adbridge.backends.reference import namespace as xp
-from adbridge.backends.reference.tracer import Tracer
+from adbridge.backends.reference.tracer import Tracer, write, write_all
 from adbridge.errors import NotDifferentiable
 
 _OPERANDS = (Tracer, np.ndarray, np.generic, int, float, complex)
@@ -64,6 +64,15 @@ def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
     return lambda self, other: function(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
 
+def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda self, other: write_all(self, function, other) if isinstance(other, _OPERANDS) else NotImplemented
+
+
+def _setitem(self: Tracer, key: Any, value: Any) -> None:
+    key, indices = xp.index_of(key)
+    write(self, xp.asarray(value), *indices, key=key)
+
+
 def _from_numpy_name(name: str) -> Callable[..., Any]:
     found = xp.of_tracers(_NUMPY_NAMES.get(name, name))
     if found is None:
@@ -83,6 +92,8 @@ def _array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *inputs: Any, **kwa
 
 def _array_function(self: Tracer, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = func.__name__ if func.__module__ in ("numpy", "numpy.linalg") else f"{func.__module__}.{func.__name__}"
+    if name in _CREATION:  # asked for with like=self
+        return xp.constant(self, func(*args, **kwargs))
     call = _NUMPY_FUNCTIONS.get(name) or _from_numpy_name(name)
     if name in _AXIS_SECOND and len(args) == 2:
         x, axis = args
@@ -167,6 +178,8 @@ _NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
 # NumPy takes the axis by position, the standard by name.
 _AXIS_SECOND = frozenset({*_REDUCTIONS, "amax", "amin", "flip", "concatenate", "stack", "expand_dims"})
 
+_CREATION = frozenset({"arange", "empty", "eye", "full", "identity", "ones", "tri", "zeros"})
+
 _METHODS: dict[str, Any] = {
     "__array_namespace__": lambda self, *, api_version=None: xp,
     "__array_ufunc__": _array_ufunc,
@@ -176,6 +189,7 @@ _METHODS: dict[str, Any] = {
     "__abs__": xp.abs,
     "__invert__": xp.bitwise_invert,
     "__getitem__": xp.getitem,
+    "__setitem__": _setitem,
     "T": property(_transpose),
     "mT": property(xp.matrix_transpose),
     "real": property(xp.real),
@@ -191,6 +205,7 @@ _METHODS: dict[str, Any] = {
     "transpose": lambda self, *axes: _transpose(self, (axes[0] if len(axes) == 1 else axes) or None),
     **{name: _reduction(name) for name in _REDUCTIONS},
     **{f"__{name}__": _forward(function) for name, function in {**_OPERATORS, **_COMPARISONS}.items()},
+    **{f"__i{name}__": _in_place(function) for name, function in _OPERATORS.items()},
     **{f"__r{name}__": _reflected(function) for name, function in _OPERATORS.items()},
 }
 

@@ -50,15 +50,20 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> A
 
 
 def zeros_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
-    return np.zeros(x.shape, dtype or x.dtype)
+    return constant(x, np.zeros(x.shape, dtype or x.dtype))
 
 
 def ones_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
-    return np.ones(x.shape, dtype or x.dtype)
+    return constant(x, np.ones(x.shape, dtype or x.dtype))
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
-    return np.full(x.shape, fill_value, dtype or x.dtype)
+    return constant(x, np.full(x.shape, fill_value, dtype or x.dtype))
+
+
+def constant(like: Any, value: Any) -> Any:
+    """An array that no input reaches; a tracer if `like` is one, so that other tracers may be written into it."""
+    return like.trace.constant(value) if isinstance(like, Traced) else value
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
@@ -190,9 +195,39 @@ def moveaxis(x: Any, source: int, destination: int, /) -> Any:
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """``x[key]``; indices computed under a trace count by their values."""
-    parts = tuple(_index(part) for part in key) if isinstance(key, tuple) else _index(key)
-    return shaping.getitem(x, key=parts)
+    """``x[key]``: index arrays are arguments of the primitive, masks count by their values."""
+    key, indices = index_of(key)
+    return shaping.getitem(x, *indices, key=key)
+
+
+def index_of(key: Any) -> tuple[Any, list[Any]]:
+    """A key with `Slot`s for its index arrays, and those."""
+    if type(key) in _BASIC:
+        return key, []
+    indices: list[Any] = []
+    parts = [_index(part, indices) for part in (key if isinstance(key, tuple) else (key,))]
+    return tuple(parts) if isinstance(key, tuple) else parts[0], indices
+
+
+_BASIC = frozenset({int, slice, type(None), type(...)})
+
+
+def _index(part: Any, indices: list[Any]) -> Any:
+    if isinstance(part, slice):
+        return slice(*(concrete(x) for x in (part.start, part.stop, part.step)))
+    if isinstance(part, Traced):
+        # The shape of what a mask selects depends on its values.
+        part = concrete(part) if part.dtype.kind == "b" else part  # type: ignore[attr-defined]
+    elif isinstance(part, (np.ndarray, list)):
+        part = (
+            np.array(part) if np.size(part) else np.array(part, dtype=getattr(part, "dtype", int))
+        )  # a copy: its owner may change it
+    elif isinstance(part, (bool, np.bool_)):
+        part = np.asarray(part)
+    else:
+        return part
+    indices.append(part)
+    return shaping.Slot(len(indices) - 1)
 
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
@@ -252,8 +287,3 @@ def _one_axis(name: str, x: Any, axis: int | None) -> int:
     if len(x.shape) != 1:
         raise ValueError(f"{name} needs axis=... for an array of {len(x.shape)} dimensions")
     return 0
-
-
-def _index(part: Any) -> Any:
-    part = concrete(part) if isinstance(part, Traced) else part
-    return part.copy() if isinstance(part, (np.ndarray, list)) else part  # kept: its owner may change it

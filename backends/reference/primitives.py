@@ -2,14 +2,18 @@
 
 A primitive is one row: a name, its NumPy implementation, and what a derivative needs of it.
 
-- Every differentiable primitive has a JVP rule. `defjvp` takes one function per argument,
-  ``rule(t, y, *args, **params)``: what that argument's tangent t contributes to the tangent of the
-  result y. Contributions are broadcast to y's shape, cast to y's dtype, and summed.
+- `elementwise`: one partial derivative per argument, ``partial(y, *args)``, the factor of that argument's
+  tangent in the tangent of the result y: an array, or a Python number. ``elementwise("tanh", np.tanh,
+  lambda y, x: 1 - y * y)`` is a whole row.
+- `defjvp`, for what is not elementwise: one function per argument, ``rule(t, y, *args, **params)``: what
+  that argument's tangent t contributes to the tangent of y. Contributions are broadcast to y's shape, cast
+  to y's dtype, and summed.
 - A primitive that rules apply to tangents is linear: `deftranspose` gives it one function per argument,
   ``rule(ct, *args, **params)``, the cotangent of that argument, where the argument itself is known by shape
   and dtype alone; and the shape of its result. Axes that the primitive broadcast are summed back.
 - `deflinear` is both, for a primitive that is linear in each argument taken alone.
 - `defzero`: integer, boolean and piecewise constant results.
+- `bundle`: several results at once, taken apart by `pick`.
 
 Rules are written with primitives, so that they can be recorded and differentiated in their turn.
 """
@@ -40,13 +44,14 @@ class Spec:
 
 
 class Var(Spec):
-    """The result of one step of a program: its place in the list, shape and dtype."""
+    """The result of one step of a program: its place in the list, shape and dtype (None of a bundle)."""
 
     __slots__ = ("index",)
 
     def __init__(self, index: int, shape: tuple[int, ...], dtype: Any) -> None:
-        super().__init__(shape, dtype)
         self.index = index
+        self.shape = shape
+        self.dtype = dtype
 
     def __repr__(self) -> str:
         return f"v{self.index}"
@@ -59,18 +64,47 @@ class Traced:
     trace: Trace
     value: Any
 
+    def refresh(self) -> None:
+        """Catch up with writes to the array that this one is a view of."""
+
+
+def peek(x: Any) -> Any:
+    """The NumPy value below all levels, to look at."""
+    while isinstance(x, Traced):
+        x = x.value
+    return x
+
+
+def _missing_rule(name: str) -> Callable[..., Any]:
+    def jvp(*args: Any) -> Any:
+        raise NotDifferentiable(
+            f"the reference engine has no derivative rule for {name!r}; write the function with other "
+            "operations, or choose another backend"
+        )
+
+    return jvp
+
 
 class Primitive:
     """One operation. Calling it evaluates it, or hands it to the trace of its tracers."""
 
-    __slots__ = ("impl", "jvp", "name", "spec", "transpose")
+    __slots__ = ("impl", "jvp", "linear", "name", "partials", "rebase", "spec", "transpose", "variadic")
 
     def __init__(self, name: str, impl: Callable[..., Any]) -> None:
         self.name = name
         self.impl = impl
-        self.jvp: Callable[[Sequence[Any], Any, tuple[Any, ...], dict[str, Any]], Any] = _missing_rule(name)
+        self.jvp: Callable[[Sequence[Any], Any, Sequence[Any], dict[str, Any]], Any] = _missing_rule(name)
+        self.partials: tuple[Rule, ...] | None = None
+        """Of an elementwise primitive: ``partial(y, *args)`` for each argument."""
+        self.linear: tuple[bool, ...] | None = None
+        """Whether it is linear in each argument taken alone; None of one with other rules."""
         self.spec: Callable[..., Spec] | None = None
-        self.transpose: Callable[[Any, tuple[Any, ...], dict[str, Any]], Sequence[Any]] | None = None
+        self.transpose: Callable[[Any, Sequence[Any], dict[str, Any]], Sequence[Any]] | None = None
+        self.variadic = False
+        """Whether more arguments may follow those that have rules: index arrays."""
+        self.rebase: Callable[..., Any] | None = None
+        """Of one whose result is a view in NumPy: ``rebase(base, view, **params)`` is the base with the view's
+        elements put back."""
 
     def __repr__(self) -> str:
         return self.name
@@ -78,14 +112,32 @@ class Primitive:
     def __call__(self, *args: Any, **params: Any) -> Any:
         top: Trace | None = None
         for arg in args:
-            if isinstance(arg, Traced) and (top is None or arg.trace.level > top.level):
-                top = arg.trace
+            if isinstance(arg, Traced):
+                arg.refresh()
+                if top is None or arg.trace.level > top.level:
+                    top = arg.trace
         if top is None:
             return self.impl(*args, **params)
         return top.process(self, args, params)
 
 
+NUMBERS = frozenset({int, float, complex})
+"""Python's own, which take the dtype of the arrays that they meet."""
+
 PRIMITIVES: dict[str, Primitive] = {}
+
+CONSTANTS: dict[int, str] = {}
+"""Numbers of the rules that float64 only approximates, by identity: other number types know them by name."""
+
+
+def constant(name: str, value: float) -> float:
+    """A number that rules may use, exact in other number types under its name."""
+    CONSTANTS[id(value)] = name
+    _KEPT.append(value)
+    return value
+
+
+_KEPT: list[float] = []  # so that no other number gets one's identity
 
 
 def primitive(name: str, impl: Callable[..., Any]) -> Primitive:
@@ -95,17 +147,24 @@ def primitive(name: str, impl: Callable[..., Any]) -> Primitive:
     return PRIMITIVES[name]
 
 
+def elementwise(name: str, impl: Callable[..., Any], *partials: Rule) -> Primitive:
+    """A row of an elementwise primitive; None for a partial derivative that is zero."""
+    prim = primitive(name, impl)
+    prim.partials = partials
+
+    def rule_for(partial: Callable[..., Any]) -> Rule:
+        return lambda t, y, *args, **params: scale(t, partial(y, *args, **params), y)
+
+    return defjvp(prim, *(None if partial is None else rule_for(partial) for partial in partials))
+
+
 def defjvp(prim: Primitive, *rules: Rule) -> Primitive:
     """One rule per argument; None where the result does not depend on it differentiably."""
 
-    def jvp(tangents: Sequence[Any], y: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        if len(args) != len(rules):
-            raise NotDifferentiable(
-                f"the reference engine's {prim.name} takes {len(rules)} array argument{'s' * (len(rules) != 1)}, "
-                f"got {len(args)}; write it so, or choose another backend"
-            )
+    def jvp(tangents: Sequence[Any], y: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        check_count(prim, args, len(rules))
         total = None
-        for t, rule in zip(tangents, rules, strict=True):
+        for t, rule in zip(tangents, rules, strict=False):
             if t is not None and rule is not None:
                 part = fit(rule(t, y, *args, **params), y)
                 total = part if total is None else PRIMITIVES["add"](total, part)
@@ -118,10 +177,10 @@ def defjvp(prim: Primitive, *rules: Rule) -> Primitive:
 def deftranspose(prim: Primitive, spec: Callable[..., Spec], *rules: Rule) -> Primitive:
     """One rule per argument; None where the primitive is not linear in it. `spec` gives the result's shape."""
 
-    def transpose(ct: Any, args: tuple[Any, ...], params: dict[str, Any]) -> list[Any]:
+    def transpose(ct: Any, args: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         return [
             rule(ct, *args, **params) if rule is not None and type(arg) is Var else None
-            for arg, rule in zip(args, rules, strict=True)
+            for arg, rule in zip(args, rules, strict=False)
         ]
 
     prim.spec = spec
@@ -138,6 +197,7 @@ def deflinear(prim: Primitive, spec: Callable[..., Spec], *transposes: Rule) -> 
         return lambda t, y, *args, **params: prim(*args[:i], t, *args[i + 1 :], **params)
 
     deftranspose(prim, spec, *transposes)
+    prim.linear = tuple(rule is not None for rule in transposes)
     return defjvp(prim, *map(rule_for, range(len(transposes))))
 
 
@@ -145,6 +205,44 @@ def defzero(prim: Primitive) -> Primitive:
     """The result is integer, boolean or piecewise constant: its tangent is zero."""
     prim.jvp = lambda tangents, y, args, params: None
     return prim
+
+
+def bundle(name: str, impl: Callable[..., Any], rule: Callable[..., Sequence[Any]]) -> Primitive:
+    """A row with several results: `impl` returns a tuple, ``rule(t, y, x, **params)`` the tuple of its tangents.
+
+    It takes one array; `pick` takes a result out of y.
+    """
+    prim = primitive(name, impl)
+    prim.jvp = lambda tangents, y, args, params: None if tangents[0] is None else rule(tangents[0], y, *args, **params)
+    return prim
+
+
+pick = primitive("pick", lambda results, index: results[index])
+pick.jvp = lambda tangents, y, args, params: None if tangents[0] is None else tangents[0][params["index"]]
+
+
+def check_count(prim: Primitive, args: Sequence[Any], count: int) -> None:
+    """Raises NotDifferentiable: the primitive has rules for another number of arguments."""
+    if len(args) != count and not prim.variadic:
+        raise NotDifferentiable(
+            f"the reference engine's {prim.name} takes {count} array argument{'s' * (count != 1)}, "
+            f"got {len(args)}; write it so, or choose another backend"
+        )
+
+
+def scale(t: Any, factor: Any, y: Any) -> Any:
+    """A tangent times a partial derivative of y; nothing is computed for 1."""
+    if type(factor) in NUMBERS:
+        return t if factor == 1 else -t if factor == -1 else t * factor
+    return t * in_precision_of(y, factor)
+
+
+def in_precision_of(y: Any, factor: Any) -> Any:
+    """A real factor in the floating dtype of y (masks come in float64)."""
+    dtype = y.dtype
+    if factor.dtype == dtype or dtype.kind != "f" or factor.dtype.kind != "f":
+        return factor
+    return PRIMITIVES["astype"](factor, dtype=dtype)
 
 
 def fit(tangent: Any, y: Any) -> Any:
@@ -161,7 +259,7 @@ def unfit(cotangent: Any, like: Any) -> Any:
         stretched = [i + extra for i, size in enumerate(like.shape) if size != cotangent.shape[i + extra]]
         cotangent = PRIMITIVES["sum"](cotangent, axis=(*range(extra), *stretched), keepdims=True)
         cotangent = PRIMITIVES["reshape"](cotangent, shape=like.shape)
-    return _cast(cotangent, like.dtype)
+    return cotangent if cotangent.dtype == like.dtype else _cast(cotangent, like.dtype)
 
 
 def _cast(x: Any, dtype: Any) -> Any:
@@ -181,13 +279,3 @@ def elementwise_spec(*args: Any, **params: Any) -> Spec:
     }
     shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
     return Spec(shape, dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes))
-
-
-def _missing_rule(name: str) -> Callable[..., Any]:
-    def jvp(*args: Any) -> Any:
-        raise NotDifferentiable(
-            f"the reference engine has no derivative rule for {name!r}; write the function with other "
-            "operations, or choose another backend"
-        )
-
-    return jvp

@@ -23,18 +23,33 @@ class Equation:
         self.output = output
 
     def __str__(self) -> str:
-        words = [_show(x) for x in self.inputs] + [f"{k}={v}" for k, v in self.params.items()]
+        if self.output.dtype is None:  # a bundle
+            return f"{self.output!r} = {self._call()}"
         spec = f"{self.output.dtype}[{','.join(map(str, self.output.shape))}]"
-        return f"{self.output!r}:{spec} = {self.primitive.name}({', '.join(words)})"
+        return f"{self.output!r}:{spec} = {self._call()}"
+
+    def _call(self) -> str:
+        words = [_show(x) for x in self.inputs] + [f"{k}={v}" for k, v in self.params.items()]
+        return f"{self.primitive.name}({', '.join(words)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What the recorded run relied on: `var` had this concrete value when `at` equations had run."""
+
+    var: Var
+    value: Any
+    at: int
 
 
 @dataclass(slots=True)
 class Program:
-    """Inputs, equations in order of execution, outputs (Vars or constants)."""
+    """Inputs, equations in order of execution, outputs (Vars or constants), and what the run relied on."""
 
     inputs: list[Var] = field(default_factory=list)
     equations: list[Equation] = field(default_factory=list)
     outputs: tuple[Any, ...] = ()
+    guards: list[Guard] = field(default_factory=list)
     size: int = 0
 
     def new_var(self, shape: tuple[int, ...], dtype: Any) -> Var:
@@ -47,8 +62,14 @@ class Program:
         return self.inputs[-1]
 
     def add(self, primitive: Primitive, inputs: tuple[Any, ...], params: dict[str, Any], like: Any) -> Var:
-        """Append a step whose result has `like`'s shape and dtype."""
-        output = self.new_var(like.shape, like.dtype)
+        """Append a step whose result has `like`'s shape and dtype (none, if it is a bundle of several)."""
+        return self.append(primitive, inputs, params, getattr(like, "shape", None), getattr(like, "dtype", None))
+
+    def append(
+        self, primitive: Primitive, inputs: tuple[Any, ...], params: dict[str, Any], shape: Any, dtype: Any
+    ) -> Var:
+        output = Var(self.size, shape, dtype)
+        self.size += 1
         self.equations.append(Equation(primitive, inputs, params, output))
         return output
 

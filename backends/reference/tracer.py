@@ -8,13 +8,13 @@ never be confused with an outer one (perturbation confusion).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.primitives import PRIMITIVES, Primitive, Traced
-from adbridge.backends.reference.program import Program
+from adbridge.backends.reference.primitives import PRIMITIVES, Primitive, Traced, Var, peek
+from adbridge.backends.reference.program import Guard, Program
 from adbridge.errors import NotDifferentiable
 
 _levels = itertools.count()
@@ -30,11 +30,24 @@ class Trace:
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         raise NotImplementedError
 
+    def constant(self, value: Any) -> Tracer:
+        """A tracer of this trace for an array that no input reaches."""
+        return Tracer(self, value, None)
+
+    def observe(self, x: Tracer) -> None:
+        """Something outside the trace depends on the concrete value of `x`: a branch, an index, a length."""
+
+    def make(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], y: Any, extra: Any) -> Tracer:
+        """The tracer of a result; one of a view remembers what it is a view of."""
+        if primitive.rebase is None or not isinstance(args[0], Tracer):
+            return Tracer(self, y, extra)
+        return View(self, y, extra, args[0], primitive, params)
+
     def close(self) -> None:
         """From now on a use of this trace's tracers is an error: they have leaked."""
         self.open = False
 
-    def check_open(self, primitive: Primitive) -> None:
+    def refuse_if_closed(self, primitive: Primitive) -> None:
         if not self.open:
             raise NotDifferentiable(
                 f"{primitive.name} was applied to a tracer after its function had ended: the tracer leaked, "
@@ -47,7 +60,7 @@ class Trace:
 
 
 class Recorder(Trace):
-    """Evaluates and writes the Wengert list. Tracers carry their Var."""
+    """Evaluates and writes the Wengert list. Tracers carry their Var (or, not reached by inputs, their value)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,14 +69,21 @@ class Recorder(Trace):
     def new_input(self, value: Any) -> Tracer:
         return Tracer(self, value, self.program.add_input(value.shape, value.dtype))
 
+    def constant(self, value: Any) -> Tracer:
+        return Tracer(self, value, value)
+
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Tracer:
-        self.check_open(primitive)
+        self.refuse_if_closed(primitive)
         value = self.evaluate(primitive, [self.value_of(a) for a in args], params)
         inputs = tuple(self.var_of(a) for a in args)
-        return Tracer(self, value, self.program.add(primitive, inputs, params, value))
+        return self.make(primitive, args, params, value, self.program.add(primitive, inputs, params, value))
 
     def evaluate(self, primitive: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
         return primitive(*values, **params)
+
+    def observe(self, x: Tracer) -> None:
+        if type(x.extra) is Var:
+            self.program.guards.append(Guard(x.extra, peek(x.value), len(self.program.equations)))
 
     def var_of(self, x: Any) -> Any:
         return x.extra if isinstance(x, Tracer) and x.trace is self else x
@@ -75,24 +95,6 @@ class LinearRecorder(Recorder):
     def evaluate(self, primitive: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
         assert primitive.spec is not None, f"a JVP rule applies {primitive.name!r} to a tangent: it is not linear"
         return primitive.spec(*values, **params)
-
-
-class Pusher(Trace):
-    """Forward mode: evaluates, and pushes a tangent (None for zero) by the primitive's JVP rule."""
-
-    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Tracer:
-        self.check_open(primitive)
-        values = []
-        tangents = []
-        for arg in args:
-            if isinstance(arg, Tracer) and arg.trace is self:
-                values.append(arg.value)
-                tangents.append(arg.extra)
-            else:
-                values.append(arg)
-                tangents.append(None)
-        y = primitive(*values, **params)
-        return Tracer(self, y, primitive.jvp(tangents, y, tuple(values), params))
 
 
 class Tracer(Traced):
@@ -119,18 +121,18 @@ class Tracer(Traced):
 
     @property
     def ndim(self) -> int:
-        return len(self.value.shape)
+        return len(self.shape)
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.value.shape))
+        return int(np.prod(self.shape))
 
     @property
     def device(self) -> str:
         return "cpu"
 
     def __repr__(self) -> str:
-        return f"Tracer({concrete(self)!r})"
+        return f"Tracer({peek(self)!r})"
 
     def __len__(self) -> int:
         if not self.shape:
@@ -160,11 +162,9 @@ class Tracer(Traced):
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise self._refusal("np.asarray(x)")
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise NotDifferentiable(
-            "x[...] = value on a tracer is not supported by the reference engine; build the array with "
-            "where, concat or stack instead"
-        )
+    def update(self, new: Tracer) -> None:
+        """Become `new`: this array was written to, and so was every array that it is a view of."""
+        self.trace, self.value, self.extra = new.trace, new.value, new.extra
 
     def _whole(self, what: str) -> Any:
         if np.issubdtype(self.dtype, np.inexact):
@@ -174,12 +174,79 @@ class Tracer(Traced):
     def _refusal(self, what: str) -> NotDifferentiable:
         return NotDifferentiable(
             f"{what} of a tracer of {self.dtype}{list(self.shape)} would lose its derivative; keep it an array, and "
-            "use the functions of adbridge.array_namespace(x)"
+            "use the functions of adbridge.array_namespace(x); to fill an array item by item, make it by "
+            "zeros_like(x), or np.zeros(n, like=x)"
         )
 
 
+class View(Tracer):
+    """A tracer of what is a view in NumPy: a write to it, or to its base, reaches the other.
+
+    Nothing is shared here: `base.value` is replaced by a write, and a view that has not `seen` it is made anew.
+    """
+
+    __slots__ = ("base", "params", "primitive", "seen", "shared")
+
+    def __init__(
+        self, trace: Trace, value: Any, extra: Any, base: Tracer, primitive: Primitive, params: dict[str, Any]
+    ) -> None:
+        self.trace = trace
+        self.value = value
+        self.extra = extra
+        self.base = base
+        self.primitive = primitive
+        self.params = params
+        self.seen = base.value
+        self.shared: bool | None = None
+
+    def refresh(self) -> None:
+        self.base.refresh()
+        if self.seen is not self.base.value:
+            if self.shares():
+                super().update(self.primitive(self.base, **self.params))
+            self.seen = self.base.value
+
+    def shares(self) -> bool:
+        """Whether NumPy's result is a view here (a reshaped array may be a copy, a scalar is one)."""
+        if self.shared is None:  # asked before the first write parts them
+            view = peek(self.value)
+            self.shared = isinstance(view, np.ndarray) and np.may_share_memory(view, peek(self.seen))
+        return self.shared
+
+    def update(self, new: Tracer) -> None:
+        shared = self.shares()
+        super().update(new)
+        if shared:
+            assert self.primitive.rebase is not None
+            self.base.update(self.primitive.rebase(self.base, new, **self.params))
+        self.seen = self.base.value
+
+
+def write(x: Tracer, value: Any, *indices: Any, key: Any) -> None:
+    """``x[key] = value``, recorded as the making of a new array."""
+    x.refresh()
+    x.update(PRIMITIVES["set_at"](x, value, *indices, key=key))
+
+
+def write_all(x: Tracer, function: Callable[[Any, Any], Any], value: Any) -> Tracer:
+    """``x += value`` and its kind: into x and what shares its memory; a 0-d x is a scalar, which is replaced."""
+    new = function(x, value)
+    if x.shape == ():
+        return new  # type: ignore[no-any-return]
+    if new.shape != x.shape or not np.can_cast(new.dtype, x.dtype, "same_kind"):
+        raise NotDifferentiable(f"cannot write {_show(new)} into {_show(x)} in place; write x = x + y")
+    x.update(new if new.dtype == x.dtype else PRIMITIVES["astype"](new, dtype=x.dtype))
+    return x
+
+
+def _show(x: Any) -> str:
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+
+
 def concrete(x: Any) -> Any:
-    """The NumPy value below all levels."""
+    """The NumPy value below all levels; every trace is told that it is used."""
     while isinstance(x, Tracer):
+        x.refresh()
+        x.trace.observe(x)
         x = x.value
     return x

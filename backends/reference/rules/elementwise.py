@@ -1,6 +1,6 @@
 """Elementwise operations.
 
-In a rule: t the tangent, y the result, x (or a, b) the arguments. At kinks one convention holds:
+A row gives the partial derivatives: y is the result, x (or a, b) the arguments. At kinks one convention holds:
 abs'(0) = 0, ties of maximum and minimum share evenly, and 0 where a factor 1/0 meets a zero numerator
 by symmetry (hypot at the origin).
 """
@@ -15,23 +15,19 @@ import numpy as np
 
 from adbridge.backends.reference.primitives import (
     Primitive,
-    Rule,
     Spec,
+    constant,
     defjvp,
     deflinear,
     deftranspose,
     defzero,
+    elementwise,
     elementwise_spec,
     primitive,
 )
 
-
-def unary(name: str, impl: Callable[..., Any], rule: Callable[..., Any]) -> Primitive:
-    return defjvp(primitive(name, impl), rule)
-
-
-def binary(name: str, impl: Callable[..., Any], *rules: Rule) -> Primitive:
-    return defjvp(primitive(name, impl), *rules)
+LN2 = constant("ln 2", math.log(2))
+LN10 = constant("ln 10", math.log(10))
 
 
 def zero(name: str, impl: Callable[..., Any]) -> Primitive:
@@ -64,15 +60,14 @@ astype = deflinear(
     primitive("astype", lambda x, dtype: np.asarray(x).astype(dtype)), _astype_spec, lambda ct, x, dtype: ct
 )
 astype.jvp = _unless_whole(astype.jvp)  # a cast to integers is piecewise constant
-negative = deflinear(primitive("negative", np.negative), elementwise_spec, lambda ct, x: -ct)
-add = binary("add", np.add, lambda t, y, a, b: t, lambda t, y, a, b: t)
+negative = deftranspose(elementwise("negative", np.negative, lambda y, x: -1), elementwise_spec, lambda ct, x: -ct)
+add = elementwise("add", np.add, lambda y, a, b: 1, lambda y, a, b: 1)
 deftranspose(add, elementwise_spec, lambda ct, a, b: ct, lambda ct, a, b: ct)
-subtract = binary("subtract", np.subtract, lambda t, y, a, b: t, lambda t, y, a, b: -t)
+subtract = elementwise("subtract", np.subtract, lambda y, a, b: 1, lambda y, a, b: -1)
 deftranspose(subtract, elementwise_spec, lambda ct, a, b: ct, lambda ct, a, b: -ct)
-multiply = deflinear(
-    primitive("multiply", np.multiply), elementwise_spec, lambda ct, a, b: ct * b, lambda ct, a, b: a * ct
-)
-divide = binary("divide", np.divide, lambda t, y, a, b: t / b, lambda t, y, a, b: t * (-y / b))
+multiply = elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a)
+deftranspose(multiply, elementwise_spec, lambda ct, a, b: ct * b, lambda ct, a, b: a * ct)
+divide = elementwise("divide", np.divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b)
 deftranspose(divide, elementwise_spec, lambda ct, a, b: ct / b, None)
 where: Primitive = defjvp(
     primitive("where", np.where),
@@ -88,58 +83,60 @@ imag = deflinear(primitive("imag", np.imag), _real_spec, lambda ct, x: ct * -1j)
 conj: Primitive = deflinear(primitive("conj", np.conj), elementwise_spec, lambda ct, x: conj(ct))
 
 # Powers, exponentials and logarithms.
-square = unary("square", np.square, lambda t, y, x: t * (2 * x))
-sqrt = unary("sqrt", np.sqrt, lambda t, y, x: t / (2 * y))
-reciprocal = unary("reciprocal", np.reciprocal, lambda t, y, x: t * -(y * y))
-exp = unary("exp", np.exp, lambda t, y, x: t * y)
-exp2 = unary("exp2", np.exp2, lambda t, y, x: t * (y * math.log(2)))
-expm1 = unary("expm1", np.expm1, lambda t, y, x: t * (y + 1))
-log = unary("log", np.log, lambda t, y, x: t / x)
-log1p = unary("log1p", np.log1p, lambda t, y, x: t / (1 + x))
-log2 = unary("log2", np.log2, lambda t, y, x: t / (x * math.log(2)))
-log10 = unary("log10", np.log10, lambda t, y, x: t / (x * math.log(10)))
-pow = binary(
+square = elementwise("square", np.square, lambda y, x: 2 * x)
+sqrt = elementwise("sqrt", np.sqrt, lambda y, x: 1 / (2 * y))
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda y, x: -(y * y))
+exp = elementwise("exp", np.exp, lambda y, x: y)
+exp2 = elementwise("exp2", np.exp2, lambda y, x: y * LN2)
+expm1 = elementwise("expm1", np.expm1, lambda y, x: y + 1)
+log = elementwise("log", np.log, lambda y, x: 1 / x)
+log1p = elementwise("log1p", np.log1p, lambda y, x: 1 / (1 + x))
+log2 = elementwise("log2", np.log2, lambda y, x: 1 / (x * LN2))
+log10 = elementwise("log10", np.log10, lambda y, x: 1 / (x * LN10))
+pow = elementwise(
     "pow",
     np.power,
-    lambda t, y, a, b: t * _pow_slope(a, b),
-    lambda t, y, a, b: t * (y * log(where(a == 0, 1.0, a))),  # 0^b is flat in b > 0
+    lambda y, a, b: _pow_slope(a, b),
+    lambda y, a, b: y * log(where(a == 0, 1.0, a)),  # 0^b is flat in b > 0
 )
 
 # Trigonometric and hyperbolic functions.
-sin = unary("sin", np.sin, lambda t, y, x: t * cos(x))
-cos: Primitive = unary("cos", np.cos, lambda t, y, x: t * -sin(x))
-tan = unary("tan", np.tan, lambda t, y, x: t * (1 + y * y))
-asin = unary("asin", np.arcsin, lambda t, y, x: t / sqrt((1 - x) * (1 + x)))
-acos = unary("acos", np.arccos, lambda t, y, x: t / -sqrt((1 - x) * (1 + x)))
-atan = unary("atan", np.arctan, lambda t, y, x: t / (1 + x * x))
-sinh = unary("sinh", np.sinh, lambda t, y, x: t * cosh(x))
-cosh: Primitive = unary("cosh", np.cosh, lambda t, y, x: t * sinh(x))
-tanh = unary("tanh", np.tanh, lambda t, y, x: t * (1 - y * y))
-asinh = unary("asinh", np.arcsinh, lambda t, y, x: t / (sqrt(1 + x * x) if _is_complex(x) else hypot(x, 1.0)))
-acosh = unary("acosh", np.arccosh, lambda t, y, x: t / (sqrt(x - 1) * sqrt(x + 1)))
-atanh = unary("atanh", np.arctanh, lambda t, y, x: t / ((1 - x) * (1 + x)))
-atan2 = binary(
+sin = elementwise("sin", np.sin, lambda y, x: cos(x))
+cos: Primitive = elementwise("cos", np.cos, lambda y, x: -sin(x))
+tan = elementwise("tan", np.tan, lambda y, x: 1 + y * y)
+asin = elementwise("asin", np.arcsin, lambda y, x: 1 / sqrt((1 - x) * (1 + x)))
+acos = elementwise("acos", np.arccos, lambda y, x: 1 / -sqrt((1 - x) * (1 + x)))
+atan = elementwise("atan", np.arctan, lambda y, x: 1 / (1 + x * x))
+sinh = elementwise("sinh", np.sinh, lambda y, x: cosh(x))
+cosh: Primitive = elementwise("cosh", np.cosh, lambda y, x: sinh(x))
+tanh = elementwise("tanh", np.tanh, lambda y, x: 1 - y * y)
+asinh = elementwise("asinh", np.arcsinh, lambda y, x: 1 / (sqrt(1 + x * x) if _is_complex(x) else hypot(x, 1.0)))
+acosh = elementwise("acosh", np.arccosh, lambda y, x: 1 / (sqrt(x - 1) * sqrt(x + 1)))
+atanh = elementwise("atanh", np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
+atan2 = elementwise(
     "atan2",
     np.arctan2,
-    lambda t, y, a, b: t * (b / (a * a + b * b)),
-    lambda t, y, a, b: t * (-a / (a * a + b * b)),
+    lambda y, a, b: b / _nonzero(h := hypot(a, b)) / _nonzero(h),
+    lambda y, a, b: -a / _nonzero(h := hypot(a, b)) / _nonzero(h),
 )
-hypot: Primitive = binary(
+hypot: Primitive = elementwise(
     "hypot",
     np.hypot,
-    lambda t, y, a, b: t * (a / _nonzero(y)),
-    lambda t, y, a, b: t * (b / _nonzero(y)),
+    lambda y, a, b: a / _nonzero(y),
+    lambda y, a, b: b / _nonzero(y),
 )
-logaddexp = binary("logaddexp", np.logaddexp, lambda t, y, a, b: t * exp(a - y), lambda t, y, a, b: t * exp(b - y))
+logaddexp = elementwise("logaddexp", np.logaddexp, lambda y, a, b: exp(a - y), lambda y, a, b: exp(b - y))
 
 # Kinks.
-sign = unary("sign", np.sign, lambda t, y, z: _turn(t, y, z))
+sign = defjvp(primitive("sign", np.sign), lambda t, y, z: _turn(t, y, z))
 sign.jvp = _if_complex(sign.jvp)
-abs = unary("abs", np.abs, lambda t, y, x: t * sign(x) if not _is_complex(x) else real(conj(x) * t) / _nonzero(y))
-maximum = binary("maximum", np.maximum, lambda t, y, a, b: t * _share(a, b), lambda t, y, a, b: t * _share(b, a))
-minimum = binary("minimum", np.minimum, lambda t, y, a, b: t * _share(b, a), lambda t, y, a, b: t * _share(a, b))
-remainder = binary("remainder", np.remainder, lambda t, y, a, b: t, lambda t, y, a, b: t * -floor_divide(a, b))
-copysign = binary("copysign", np.copysign, lambda t, y, a, b: t * (sign(a) * sign(y)), None)
+abs = defjvp(
+    primitive("abs", np.abs), lambda t, y, x: real(conj(x) * t) / _nonzero(y) if _is_complex(x) else t * sign(x)
+)
+maximum = elementwise("maximum", np.maximum, lambda y, a, b: _share(a, b), lambda y, a, b: _share(b, a))
+minimum = elementwise("minimum", np.minimum, lambda y, a, b: _share(b, a), lambda y, a, b: _share(a, b))
+remainder = elementwise("remainder", np.remainder, lambda y, a, b: 1, lambda y, a, b: -floor_divide(a, b))
+copysign = elementwise("copysign", np.copysign, lambda y, a, b: sign(a) * sign(y), None)
 
 # Piecewise constant, boolean and integer results.
 floor = zero("floor", np.floor)
@@ -175,7 +172,7 @@ def _turn(t: Any, y: Any, z: Any) -> Any:
 def _pow_slope(a: Any, b: Any) -> Any:
     """b a^(b-1), and 0 where b = 0, at a = 0 too."""
     if isinstance(b, (int, float)):
-        return b * pow(a, b - 1) if b != 0 else 0.0 * a
+        return 0.0 if b == 0 else 1.0 if b == 1 else 2 * a if b == 2 else b * pow(a, b - 1)
     safe = where(b == 0, 1.0, b)
     return where(b == 0, 0.0, b * pow(a, safe - 1))
 
