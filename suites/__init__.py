@@ -11,6 +11,7 @@ if __name__ != "adbridge.suites":
 BUILTIN: dict[str, str] = {
     "textbook": "adbridge.suites.textbook",
     "elementary": "adbridge.suites.elementary",
+    "linalg": "adbridge.suites.linalg",
     "scaling": "adbridge.suites.scaling",
     "adbench": "adbridge.suites.adbench",
     "quick": "adbridge.suites.quick",

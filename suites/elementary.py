@@ -349,10 +349,14 @@ LINEAR = (
     _linear("moveaxis", lambda xp, x: xp.moveaxis(x, 0, 1), lambda c, x: c.T, _table, N),
     _linear("permute_dims", lambda xp, x: xp.permute_dims(x, (1, 0)), lambda c, x: c.T, _table, N),
     _linear("reshape", lambda xp, x: xp.reshape(x, (-1, 3)), lambda c, x: c.reshape(x.shape), _table, N),
+    _linear("repeat", lambda xp, x: xp.repeat(x, 2), lambda c, x: c.reshape(-1, 2).sum(1), _line, 2 * N),
+    _linear("roll", lambda xp, x: xp.roll(x, 2), lambda c, x: np.roll(c, -2), _line, N),
     _linear("squeeze", lambda xp, x: xp.squeeze(x[None], axis=0), lambda c, x: c, _table, N),
     _linear("stack", lambda xp, a, b: xp.stack([a, b], axis=1), _unstacked, _halves, N),
     _linear("sum-keepdims", _row_sums, lambda c, x: np.broadcast_to(c, x.shape), _table, 3),
     _linear("take", lambda xp, x, index: xp.take(x, index, axis=0), _scattered, _line, 2 * N, _repeated),
+    _linear("tile", lambda xp, x: xp.tile(x, (2,)), lambda c, x: c.reshape(2, -1).sum(0), _line, 2 * N),
+    _linear("triu", lambda xp, x: xp.triu(x), lambda c, x: np.triu(c), _table, N),
     _linear(
         "where",
         lambda xp, a, b, mask: xp.where(mask, a, b),
@@ -418,8 +422,23 @@ def _clipped(x: Vector) -> Answer:
 
 CLIP = _problem("clip", lambda xp, x: xp.clip(x, -1.0, 1.0), _clipped, _line, N, _apart)
 
+
+def _sorted(x: Vector) -> Answer:
+    """The derivative moves with the elements."""
+    order = np.argsort(x)
+
+    def back(c: Vector) -> Vector:
+        out = np.empty_like(c)
+        out[order] = c
+        return out
+
+    return Answer(np.sort(x), lambda t: np.asarray(t[order]), back)
+
+
+SORT = _problem("sort", lambda xp, x: xp.sort(x), _sorted, _line, N, _apart)
+
 SUITE = Suite(
     "elementary",
-    (*UNARY, *MADE, *BINARY, *REDUCTIONS, *LINEAR, *BILINEAR, CLIP),
+    (*UNARY, *MADE, *BINARY, *REDUCTIONS, *LINEAR, *BILINEAR, CLIP, SORT),
     "every primitive against its closed-form derivative",
 )

@@ -56,7 +56,10 @@ def test_a_failed_process_exits_3_and_names_the_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["nosuch"], "error: no suite is called 'nosuch'; known: textbook, elementary, scaling, adbench, quick"),
+        (
+            ["nosuch"],
+            "error: no suite is called 'nosuch'; known: textbook, elementary, linalg, scaling, adbench, quick",
+        ),
         (["--backends", "tensorflo"], "error: no backend is called 'tensorflo'; known: reference, jax"),
         (["--n", "ten"], "'ten' is not a list of positive sizes such as 100,1e4"),
         (["--n", "0"], "'0' is not a list of positive sizes"),

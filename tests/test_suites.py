@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from adbridge.suites.textbook import _quotient, _rosenbrock
 BACKENDS = default_names()
 
 PROBLEMS = [(suite, problem) for suite in BUILTIN if suite != "quick" for problem in get_suite(suite).problems]
+MATRICES = get_suite("linalg").problems
 each_problem = pytest.mark.parametrize("problem", [pytest.param(p, id=f"{s}-{p.name}") for s, p in PROBLEMS])
 
 
@@ -116,7 +118,8 @@ def extrapolated(fun: Callable[[Any], Any], x: Any, tangent: Any) -> Any:
         ends = [optree.tree_map(lambda a, t, s=s: a + s * t, x, tangent) for s in (h, -h)]
         return (fun(ends[0]) - fun(ends[1])) / (2 * h)
 
-    first, second, third = (central(np.longdouble(2) ** -k) for k in (10, 11, 12))
+    two = optree.tree_leaves(x)[0].dtype.type(2)
+    first, second, third = (central(two**-k) for k in (10, 11, 12))
     coarse, fine = (4 * second - first) / 3, (4 * third - second) / 3
     return (16 * fine - coarse) / 15
 
@@ -129,13 +132,26 @@ def test_answer_is_what_differences_give(problem: Problem) -> None:
     tangent, _ = directions(instance, answer.value)
     data = instance.args[1:]
     fun = NESTED.get(problem.name, lambda x: instance.fun(x, *data))
-    x, direction = (cast(tree, np.longdouble) for tree in (instance.args[0], tangent))
+    # LAPACK has no extended precision.
+    wide, tolerance = (np.float64, 1e-8) if problem in MATRICES else (np.longdouble, TOLERANCE)
+    x, direction = (cast(tree, wide) for tree in (instance.args[0], tangent))
     assert error(fun(x), answer.value) < 1e-13
     found = extrapolated(fun, x, direction)
-    assert error(found, answer.jvp(tangent), floor=1e-2 * np.max(np.abs(answer.value))) < TOLERANCE
+    assert error(found, answer.jvp(tangent), floor=1e-2 * np.max(np.abs(answer.value))) < tolerance
 
 
 # Engines against the answers.
+
+
+@contextmanager
+def whatever_autograd_lacks(problem: Problem, backend: str) -> Iterator[None]:
+    """A rule of linear algebra that autograd does not have is its own NotImplementedError: unsupported, not wrong."""
+    try:
+        yield
+    except NotImplementedError as exc:
+        if backend != "autograd" or problem not in MATRICES:
+            raise
+        pytest.skip(str(exc))
 
 
 @each_case
@@ -144,7 +160,8 @@ def test_value_and_jvp(problem: Problem, backend: str) -> None:
     answer = instance.answer(*instance.args)
     tangent, _ = directions(instance, answer.value)
     call = instance.args, (tangent,)
-    value, out = ad.prepare(Operator("jvp", instance.fun, backend=backend), *call)(*call)
+    with whatever_autograd_lacks(problem, backend):
+        value, out = ad.prepare(Operator("jvp", instance.fun, backend=backend), *call)(*call)
     assert error(value, answer.value) < 1e-10
     assert error(out, answer.jvp(tangent)) < 1e-10
 
@@ -155,7 +172,8 @@ def test_vjp(problem: Problem, backend: str) -> None:
     answer = instance.answer(*instance.args)
     _, cotangent = directions(instance, answer.value)
     call = instance.args, cotangent
-    out = ad.prepare(Operator("vjp", instance.fun, backend=backend), *call)(*call)
+    with whatever_autograd_lacks(problem, backend):
+        out = ad.prepare(Operator("vjp", instance.fun, backend=backend), *call)(*call)
     assert error(out, answer.vjp(cotangent)) < 1e-10
 
 
@@ -166,7 +184,8 @@ def test_float32(problem: Problem, backend: str) -> None:
     args = cast(instance.args, np.float32)
     answer = instance.answer(*cast(args, np.float64))
     cotangent = cast(directions(instance, answer.value)[1], np.float32)
-    out = ad.prepare(Operator("vjp", instance.fun, backend=backend), args, cotangent)(args, cotangent)
+    with whatever_autograd_lacks(problem, backend):
+        out = ad.prepare(Operator("vjp", instance.fun, backend=backend), args, cotangent)(args, cotangent)
     assert {leaf.dtype for leaf in optree.tree_leaves(out)} == {np.dtype(np.float32)}
     assert error(out, answer.vjp(cast(cotangent, np.float64))) < 1e-4
 

@@ -1,14 +1,16 @@
-"""What makes a tracer feel like an array: Python's operators, indexing, NumPy's names and protocols."""
+"""What makes a tracer feel like an array: Python's operators, indexing, ndarray's methods, NumPy's protocols."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from adbridge.backends.reference import namespace as xp
+from adbridge.backends.reference.dialect.functions import FUNCTIONS, array_function
+from adbridge.backends.reference.dialect.shapes import ravel, transpose
+from adbridge.backends.reference.dialect.ufuncs import UFUNCS, array_ufunc
 from adbridge.backends.reference.tracer import Tracer, write, write_all
 from adbridge.errors import NotDifferentiable
 
@@ -21,8 +23,14 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "truediv": xp.divide,
     "floordiv": xp.floor_divide,
     "mod": xp.remainder,
+    "divmod": UFUNCS["divmod"],
     "pow": xp.pow,
     "matmul": xp.matmul,
+    "and": xp.bitwise_and,
+    "or": xp.bitwise_or,
+    "xor": xp.bitwise_xor,
+    "lshift": xp.bitwise_left_shift,
+    "rshift": xp.bitwise_right_shift,
 }
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": xp.equal,
@@ -31,28 +39,6 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "le": xp.less_equal,
     "gt": xp.greater,
     "ge": xp.greater_equal,
-    "and": xp.bitwise_and,
-    "or": xp.bitwise_or,
-    "xor": xp.bitwise_xor,
-}
-
-# NumPy's names where they are not the array API's.
-_NUMPY_NAMES = {
-    "absolute": "abs",
-    "amax": "max",
-    "amin": "min",
-    "arccos": "acos",
-    "arccosh": "acosh",
-    "arcsin": "asin",
-    "arcsinh": "asinh",
-    "arctan": "atan",
-    "arctan2": "atan2",
-    "arctanh": "atanh",
-    "concatenate": "concat",
-    "conjugate": "conj",
-    "invert": "bitwise_invert",
-    "power": "pow",
-    "true_divide": "divide",
 }
 
 
@@ -73,137 +59,75 @@ def _setitem(self: Tracer, key: Any, value: Any) -> None:
     write(self, xp.asarray(value), *indices, key=key)
 
 
-def _from_numpy_name(name: str) -> Callable[..., Any]:
-    found = xp.of_tracers(_NUMPY_NAMES.get(name, name))
-    if found is None:
-        raise NotDifferentiable(
-            f"the reference engine has no numpy.{name}; write the function with other operations, or choose "
-            "another backend"
-        )
-    return found  # type: ignore[no-any-return]
+# Methods of ndarray that do what NumPy's function of that name does.
+_AS_FUNCTIONS = (
+    "all", "any", "argmax", "argmin", "argsort", "clip", "cumprod", "cumsum", "diagonal", "dot", "max",
+    "mean", "min", "prod", "ravel", "repeat", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take",
+    "var",
+)  # fmt: skip
 
 
-def _array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-    if method != "__call__" or kwargs:
-        asked = f"numpy.{ufunc.__name__}" + (f".{method}" if method != "__call__" else f"({', '.join(kwargs)}=...)")
-        raise NotDifferentiable(f"the reference engine has no {asked} on tracers; write it as a plain call")
-    return _from_numpy_name(ufunc.__name__)(*(np.asarray(x) if isinstance(x, (list, tuple)) else x for x in inputs))
+def _reshape(self: Tracer, *shape: Any, **options: Any) -> Any:
+    return array_function(self, np.reshape, (), (self, shape[0] if len(shape) == 1 else shape), options)
 
 
-def _array_function(self: Tracer, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    name = func.__name__ if func.__module__ in ("numpy", "numpy.linalg") else f"{func.__module__}.{func.__name__}"
-    if name in _CREATION:  # asked for with like=self
-        return xp.constant(self, func(*args, **kwargs))
-    call = _NUMPY_FUNCTIONS.get(name) or _from_numpy_name(name)
-    if name in _AXIS_SECOND and len(args) == 2:
-        x, axis = args
-        args, kwargs = (x,), {"axis": axis, **kwargs}
-    try:
-        return call(*args, **kwargs)
-    except TypeError:
-        if (refusal := _unknown_arguments(name, call, args, kwargs)) is None:
-            raise
-        raise refusal from None
+def _method(name: str) -> Callable[..., Any]:
+    """By way of the function, which refuses arguments that it does not take."""
+    function = getattr(np, name)
+    return lambda self, *args, **kwargs: array_function(self, function, (), (self, *args), kwargs)
 
 
-def _unknown_arguments(name: str, call: Any, args: Any, kwargs: Any) -> NotDifferentiable | None:
-    try:
-        inspect.signature(call).bind(*args, **kwargs)
-    except TypeError as exc:
-        return NotDifferentiable(
-            f"the reference engine's numpy.{name}: {exc}; it takes {inspect.signature(call)}: write it so, or choose "
-            "another backend"
-        )
-    return None
-
-
-# NumPy's own signatures, where they are not the array API's.
-
-
-def _transpose(x: Any, axes: Any = None) -> Any:
-    return xp.permute_dims(x, tuple(reversed(range(len(x.shape)))) if axes is None else axes)
-
-
-def _ravel(x: Any) -> Any:
-    return xp.reshape(x, (-1,))
-
-
-def _cumsum(x: Any, axis: int | None = None) -> Any:
-    return xp.cumulative_sum(_ravel(x), axis=0) if axis is None else xp.cumulative_sum(x, axis=axis)
-
-
-def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
-    return xp.take(_ravel(x), indices, axis=0) if axis is None else xp.take(x, indices, axis=axis)
-
-
-def _squeeze(x: Any, axis: Any = None) -> Any:
-    return xp.squeeze(x, tuple(i for i, size in enumerate(x.shape) if size == 1) if axis is None else axis)
-
-
-def _clip(x: Any, a_min: Any = None, a_max: Any = None) -> Any:
-    return xp.clip(x, a_min, a_max)
-
-
-def _dot(a: Any, b: Any) -> Any:
-    a, b = xp.asarray(a), xp.asarray(b)
-    if not a.shape or not b.shape:
-        return a * b
-    return xp.matmul(a, b) if len(b.shape) == 1 else xp.tensordot(a, b, axes=((-1,), (-2,)))
-
-
-_REDUCTIONS = ("sum", "prod", "mean", "max", "min", "var", "std", "any", "all", "argmax", "argmin")
-
-
-def _reduction(name: str) -> Callable[..., Any]:
-    function = getattr(xp, name)
-    return lambda self, axis=None, keepdims=False: function(self, axis=axis, keepdims=keepdims)
-
-
-def _reshape(self: Tracer, *shape: Any) -> Any:
-    return xp.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
-
-
-_NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "clip": _clip,
-    "cumsum": _cumsum,
-    "dot": _dot,
-    "ndim": lambda x: x.ndim,
-    "ravel": _ravel,
-    "shape": lambda x: x.shape,
-    "size": lambda x: x.size,
-    "squeeze": _squeeze,
-    "take": _take,
-    "transpose": _transpose,
+# Methods that take a tracer out of the trace, or write to it.
+_REFUSED = {
+    "item": "x.item() would lose its derivative; keep it an array: x[i], or numpy.reshape(x, ()) for the only element",
+    "tolist": "x.tolist() would lose its derivative; keep it an array",
+    "tobytes": "x.tobytes() would lose its derivative; keep it an array",
+    "view": "x.view() would show the bytes of numbers that have a derivative; write x.astype(dtype) for a cast",
+    "sort": "x.sort() sorts in place; write y = numpy.sort(x)",
+    "partition": "x.partition() sorts in place; write y = numpy.sort(x)",
+    "fill": "x.fill(value) writes to x; write y = numpy.full_like(x, value)",
+    "put": "x.put(indices, values) writes to x; build the array with numpy.where or numpy.concatenate",
+    "resize": "x.resize(shape) writes to x; write y = numpy.reshape(x, shape)",
 }
-# NumPy takes the axis by position, the standard by name.
-_AXIS_SECOND = frozenset({*_REDUCTIONS, "amax", "amin", "flip", "concatenate", "stack", "expand_dims"})
 
-_CREATION = frozenset({"arange", "empty", "eye", "full", "identity", "ones", "tri", "zeros"})
+
+def _refuse(name: str) -> Callable[..., NoReturn]:
+    def refused(self: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
+        shape = ", ".join(map(str, self.shape))
+        raise NotDifferentiable(f"of a tracer x of {self.dtype}[{shape}], {_REFUSED[name]}")
+
+    return refused
+
 
 _METHODS: dict[str, Any] = {
     "__array_namespace__": lambda self, *, api_version=None: xp,
-    "__array_ufunc__": _array_ufunc,
-    "__array_function__": _array_function,
+    "__array_ufunc__": array_ufunc,
+    "__array_function__": array_function,
     "__neg__": xp.negative,
     "__pos__": lambda self: self,
     "__abs__": xp.abs,
     "__invert__": xp.bitwise_invert,
     "__getitem__": xp.getitem,
     "__setitem__": _setitem,
-    "T": property(_transpose),
+    "T": property(transpose),
     "mT": property(xp.matrix_transpose),
     "real": property(xp.real),
     "imag": property(xp.imag),
+    "flat": property(ravel),
+    "itemsize": property(lambda self: self.dtype.itemsize),
+    "nbytes": property(lambda self: self.size * self.dtype.itemsize),
     "astype": xp.astype,
-    "reshape": _reshape,
     "conj": xp.conj,
-    "flatten": _ravel,
-    "ravel": _ravel,
-    "cumsum": _cumsum,
-    "squeeze": _squeeze,
-    "dot": _dot,
-    "transpose": lambda self, *axes: _transpose(self, (axes[0] if len(axes) == 1 else axes) or None),
-    **{name: _reduction(name) for name in _REDUCTIONS},
+    "conjugate": xp.conj,
+    "compress": lambda self, condition, axis=None: FUNCTIONS["compress"](condition, self, axis),
+    "copy": lambda self, order="C": xp.astype(self, self.dtype),
+    "flatten": lambda self, order="C": FUNCTIONS["ravel"](self),
+    "nonzero": xp.nonzero,
+    "reshape": _reshape,
+    "to_device": lambda self, device, *, stream=None: self,
+    "transpose": lambda self, *axes: transpose(self, (axes[0] if len(axes) == 1 else axes) or None),
+    **{name: _method(name) for name in _AS_FUNCTIONS},
+    **{name: _refuse(name) for name in _REFUSED},
     **{f"__{name}__": _forward(function) for name, function in {**_OPERATORS, **_COMPARISONS}.items()},
     **{f"__i{name}__": _in_place(function) for name, function in _OPERATORS.items()},
     **{f"__r{name}__": _reflected(function) for name, function in _OPERATORS.items()},

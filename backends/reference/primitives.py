@@ -149,12 +149,16 @@ def primitive(name: str, impl: Callable[..., Any]) -> Primitive:
 
 def elementwise(name: str, impl: Callable[..., Any], *partials: Rule) -> Primitive:
     """A row of an elementwise primitive; None for a partial derivative that is zero."""
-    prim = primitive(name, impl)
-    prim.partials = partials
+    return defpartials(primitive(name, impl), *partials)
+
+
+def defpartials(prim: Primitive, *partials: Rule) -> Primitive:
+    """The partial derivatives of an elementwise primitive, ``partial(y, *args, **params)``, one per argument."""
 
     def rule_for(partial: Callable[..., Any]) -> Rule:
         return lambda t, y, *args, **params: scale(t, partial(y, *args, **params), y)
 
+    prim.partials = partials
     return defjvp(prim, *(None if partial is None else rule_for(partial) for partial in partials))
 
 
@@ -208,9 +212,8 @@ def defzero(prim: Primitive) -> Primitive:
 
 
 def bundle(name: str, impl: Callable[..., Any], rule: Callable[..., Sequence[Any]]) -> Primitive:
-    """A row with several results: `impl` returns a tuple, ``rule(t, y, x, **params)`` the tuple of its tangents.
-
-    It takes one array; `pick` takes a result out of y.
+    """A row with several results: `impl` returns a tuple, ``rule(t, y, x, **params)`` the tuple of its tangents
+    (None for zero). It takes one array; `pick` takes a result out of y.
     """
     prim = primitive(name, impl)
     prim.jvp = lambda tangents, y, args, params: None if tangents[0] is None else rule(tangents[0], y, *args, **params)
@@ -218,7 +221,14 @@ def bundle(name: str, impl: Callable[..., Any], rule: Callable[..., Sequence[Any
 
 
 pick = primitive("pick", lambda results, index: results[index])
-pick.jvp = lambda tangents, y, args, params: None if tangents[0] is None else tangents[0][params["index"]]
+
+
+def _pick_jvp(tangents: Sequence[Any], y: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    t = None if tangents[0] is None else tangents[0][params["index"]]
+    return None if t is None else fit(t, y)
+
+
+pick.jvp = _pick_jvp
 
 
 def check_count(prim: Primitive, args: Sequence[Any], count: int) -> None:

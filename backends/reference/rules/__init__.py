@@ -1,5 +1,25 @@
 """The rule tables: every primitive of the reference engine, a row each. Importing this fills `PRIMITIVES`."""
 
-from adbridge.backends.reference.rules import elementwise, linalg, reductions, shaping
+from adbridge.backends.reference.rules import (
+    decompositions,
+    elementwise,
+    fourier,
+    linalg,
+    numeric,
+    reductions,
+    shaping,
+    sorting,
+    special,
+)
 
-__all__ = ["elementwise", "linalg", "reductions", "shaping"]
+__all__ = [
+    "decompositions",
+    "elementwise",
+    "fourier",
+    "linalg",
+    "numeric",
+    "reductions",
+    "shaping",
+    "sorting",
+    "special",
+]
