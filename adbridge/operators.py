@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.calls import Argnums, Call, function_name, read_call
+from adbridge.calls import Argnums, Call, read_call
 from adbridge.errors import CapabilityError, SignatureMismatch
 from adbridge.jacobians import MODES, dense_jacobian
 from adbridge.protocol import Arrays, read_only
+from adbridge.readings import function_name
 from adbridge.registry import BackendLike
 from adbridge.trees import PyTree, flatten, unflatten
 
@@ -44,6 +45,8 @@ class Operator:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call, seeds = self.read(args, kwargs)
+        if not call.reading.scoped:
+            return call.finish(self.apply(call, call.arrays, seeds))
         with call.scope():
             return call.finish(self.apply(call, call.arrays, seeds))
 

@@ -3,59 +3,72 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from adbridge.calls import Call, argument_names
+from adbridge.calls import Call
 from adbridge.errors import CapabilityError, SignatureMismatch
 from adbridge.operators import Operator
-from adbridge.protocol import Arrays, Compiled
-from adbridge.trees import PyTree, Spec, TreeDef, check_specs, flatten, spec_of, unflatten
+from adbridge.protocol import Arrays, Compiled, read_only
+from adbridge.readings import argument_names
+from adbridge.signatures import ArrayLike, Match, matcher, same
+from adbridge.trees import LEAF, PyTree, Spec, TreeDef, builder, check_specs, flatten, spec_of, unflatten
 
 
-@dataclass(frozen=True)
-class ArrayLike:
-    """Shape and dtype of one array of the example; `number`: a Python float may stand for it."""
+class Runs:
+    """The operator's runs on flat arrays: by itself, by its engine's compiler, and compiled.
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    number: bool
+    What is compiled has the result's tree of its first run. Should a later run by itself give another tree, then
+    that depends on the arrays' values, and every run from then on is by itself.
+    """
 
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.tree: TreeDef | None = None
+        self.compiled: Compiled | None = None
 
-@dataclass(frozen=True)
-class Template:
-    """The example's leaves, arrays by their `ArrayLike`: a call that looks the same needs no further reading."""
+    def by_itself(self, *arrays: Any) -> PyTree:
+        """The result, of a run that shares no state with others."""
+        call, n = self.call.again(), len(self.call.arrays)
+        # What is compiled is given its caller's own arrays (`takes_numpy`), and may leave them to this.
+        kept = tuple([read_only(a) if type(a) is np.ndarray and a.flags.writeable else a for a in arrays])
+        return call.operator.apply(call, kept[:n], kept[n:])
 
-    treedef: TreeDef
-    leaves: list[Any]
+    def flat(self, *arrays: Any) -> Arrays:
+        """The result's leaves: the function to compile."""
+        leaves, tree = flatten(self.by_itself(*arrays))
+        if self.tree is None:
+            self.tree = tree
+        elif tree != self.tree:
+            self.compiled = None
+        return tuple(leaves)
 
-    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[npt.NDArray[Any]] | None:
-        """The arrays, all NumPy's own, of a call that looks the same; None for any other."""
-        leaves, treedef = flatten((args, kwargs))
-        if treedef != self.treedef:
-            return None
-        arrays = []
-        for leaf, like in zip(leaves, self.leaves, strict=True):
-            if type(like) is not ArrayLike:
-                if not _same(leaf, like):
-                    return None
-                continue
-            if like.number and type(leaf) is float:
-                leaf = np.asarray(leaf)
-            if type(leaf) is not np.ndarray or leaf.shape != like.shape or leaf.dtype != like.dtype:
-                return None
-            arrays.append(leaf)
-        return arrays
+    def compile(self, arrays: Arrays) -> Compiled:
+        """For arrays like these."""
+        compiled = self.call.backend.compile(flat := self.flat, arrays)
+        if compiled.call is not flat:
+            self.compiled = compiled
+        return compiled
+
+    def run(self, *arrays: Any) -> PyTree:
+        """The result in engine arrays."""
+        compiled = self.compiled
+        if compiled is not None:
+            outs = compiled.call(*arrays)
+            if self.compiled is not None:  # as it was: of the tree that is known
+                assert self.tree is not None
+                return unflatten(self.tree, outs)
+        return self.by_itself(*arrays)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An operator compiled (where its engine has a compiler) for one tree, shapes and dtypes.
 
-    Call it like the operator. `seconds` is what the preparation took.
+    Call it like the operator, from any thread. `seconds` is what the preparation took.
 
     Raises (when called):
         SignatureMismatch: arguments of another tree, shape, dtype or static value.
@@ -64,16 +77,15 @@ class Prepared:
     operator: Operator
     seconds: float
     compiled: Compiled
-    _call: Call
-    _specs: list[Spec]
-    _out_tree: list[TreeDef]
-    _template: Template | None
+    _runs: Runs = field(repr=False)
+    _specs: list[Spec] = field(repr=False)
+    _match: Match = field(repr=False)
+    _answer: Callable[[Sequence[Any]], PyTree] = field(repr=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        known = None if self._template is None else self._template.match(args, kwargs)
-        if known is not None:
-            with self._call.scope():
-                return self._call.finish(self.run(*map(self._call.backend.from_numpy, known)))
+        arrays = self._match(args, kwargs)
+        if arrays is not None:
+            return self._answer(arrays)
         call, seeds = self.operator.read(args, kwargs)
         self._check(call, seeds)
         with call.scope():
@@ -87,16 +99,15 @@ class Prepared:
 
     def run(self, *arrays: Any) -> PyTree:
         """The result in engine arrays. Call it within `scope()`."""
-        outs = self.compiled.call(*arrays)
-        return unflatten(self._out_tree[0], outs)
+        return self._runs.run(*arrays)
 
     def scope(self) -> Any:
         """The context that the engine's arrays need (`Backend.scope`)."""
-        return self._call.scope()
+        return self._runs.call.scope()
 
     def _check(self, call: Call, seeds: Arrays) -> None:
-        old = self._call
-        if call.treedef != old.treedef or call.slots != old.slots or not _same_statics(call, old):
+        old = self._runs.call
+        if not _is_like(call, old):
             raise SignatureMismatch(
                 f"prepared for arguments {_show(old)}, called with {_show(call)}; prepare it again for these"
             )
@@ -125,51 +136,92 @@ def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) ->
         raise CapabilityError("prepare of an operator with has_aux=True is not supported yet")
     call, seeds = transformed.read(example_args, example_kwargs)
     transformed = replace(transformed, backend=call.backend)  # whatever `use_backend` says later
-    n, out_tree = len(call.arrays), [call.treedef]
-
-    def flat(*arrays: Any) -> Arrays:
-        leaves, out_tree[0] = flatten(transformed.apply(call, arrays[:n], arrays[n:]))
-        return tuple(leaves)
-
+    specs, runs = [spec_of(a) for a in (*call.arrays, *seeds)], Runs(call)
     start = time.perf_counter()
     with call.scope():
-        compiled = call.backend.compile(flat, (*call.arrays, *seeds))
+        compiled = runs.compile((*call.arrays, *seeds))
     seconds = time.perf_counter() - start
-    specs = [spec_of(a) for a in (*call.arrays, *seeds)]
-    template = _template(flatten((example_args, example_kwargs))[1], call, specs) if call.numpy_out else None
-    return Prepared(transformed, seconds, compiled, call, specs, out_tree, template)
+    match = matcher(example_args, example_kwargs, _alike(call, specs)) if call.reading.numpy_out else _match_none
+    return Prepared(transformed, seconds, compiled, runs, specs, match, _answer(runs))
 
 
-def _template(treedef: TreeDef, call: Call, specs: list[Spec]) -> Template:
-    """Of the arguments' leaves, then those of the seeds."""
-    leaves, count = [*call.statics, *[None] * (len(specs) - len(call.slots))], len(call.statics)
-    floats = {call.slots[i] for i in call.active}
-    for slot, spec in zip([*call.slots, *range(count, len(leaves))], specs, strict=True):
+# A call on NumPy arrays that looks like the example: its arrays -> its result as NumPy arrays.
+
+
+def _answer(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:
+    compiled, reading = runs.compiled, runs.call.reading
+    if compiled is None or not (compiled.takes_numpy and compiled.fresh) or reading.scoped:
+        return _answer_converted(runs)
+    assert runs.tree is not None
+    return _answer_array(runs, compiled) if runs.tree == LEAF else _answer_tree(runs, compiled, runs.tree)
+
+
+def _answer_converted(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:
+    call, backend = runs.call, runs.call.backend
+
+    def answer(arrays: Sequence[Any]) -> PyTree:
+        if not call.reading.scoped:
+            return call.finish(runs.run(*map(backend.from_numpy, arrays)))
+        with call.scope():
+            return call.finish(runs.run(*map(backend.from_numpy, arrays)))
+
+    return answer
+
+
+def _answer_array(runs: Runs, compiled: Compiled) -> Callable[[Sequence[Any]], PyTree]:
+    """Of a compiled function that needs no conversion; these two are what a small function's time goes to."""
+    call, slowly, to_numpy = compiled.call, _answer_converted(runs), runs.call.to_numpy
+
+    def answer(arrays: Sequence[Any]) -> PyTree:
+        outs = call(*arrays) if runs.compiled is not None else ()
+        if runs.compiled is None:
+            return slowly(arrays)
+        (out,) = outs
+        return out if type(out) is np.ndarray else to_numpy(out)
+
+    return answer
+
+
+def _answer_tree(runs: Runs, compiled: Compiled, tree: TreeDef) -> Callable[[Sequence[Any]], PyTree]:
+    call, slowly, to_numpy, build = compiled.call, _answer_converted(runs), runs.call.to_numpy, builder(tree)
+
+    def answer(arrays: Sequence[Any]) -> PyTree:
+        outs = call(*arrays) if runs.compiled is not None else ()
+        if runs.compiled is None:  # since before, or this call found out
+            return slowly(arrays)
+        return build([out if type(out) is np.ndarray else to_numpy(out) for out in outs])
+
+    return answer
+
+
+def _match_none(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Prepared on an engine's own arrays, whose calls are read like the operator's."""
+
+
+def _alike(call: Call, specs: list[Spec]) -> list[Any]:
+    """The leaves of the arguments, then those of the seeds, arrays by their `ArrayLike`."""
+    slots, count = call.reading.slots, len(call.statics)
+    leaves = [*call.statics, *[None] * (len(specs) - len(slots))]
+    floats = {slots[i] for i in call.reading.active}
+    for slot, spec in zip([*slots, *range(count, len(leaves))], specs, strict=True):
         leaves[slot] = ArrayLike(spec.shape, np.dtype(spec.dtype), slot in floats or slot >= count)
-    return Template(treedef, leaves)
+    return leaves
 
 
 def _array_names(call: Call, seeds: int) -> list[str]:
-    names = argument_names(call.treedef)
-    return [names[slot] for slot in call.slots] + [f"seed {i}" for i in range(seeds)]
+    names = argument_names(call.reading.treedef)
+    return [names[slot] for slot in call.reading.slots] + [f"seed {i}" for i in range(seeds)]
 
 
-def _same_statics(call: Call, old: Call) -> bool:
-    """Whether the leaves that are not arrays are equal: they are constants of what was compiled."""
-    return all(map(_same, call.statics, old.statics))
-
-
-def _same(a: Any, b: Any) -> bool:
-    # Of one type too: 2 and 2.0 and True are equal, and give other dtypes.
-    return a is b or (type(a) is type(b) and _is_true(a == b))
-
-
-def _is_true(value: Any) -> bool:
-    return isinstance(value, (bool, np.bool_)) and bool(value)
+def _is_like(call: Call, old: Call) -> bool:
+    """Of one tree, the leaves that are not arrays equal: they are constants of what was compiled."""
+    if call.reading.treedef != old.reading.treedef or call.reading.slots != old.reading.slots:
+        return False
+    return all(map(same, call.statics, old.statics))
 
 
 def _show(call: Call) -> str:
-    specs = {slot: str(spec_of(array)) for slot, array in zip(call.slots, call.arrays, strict=True)}
+    specs = {slot: str(spec_of(array)) for slot, array in zip(call.reading.slots, call.arrays, strict=True)}
     leaves = [specs.get(i, repr(leaf)) for i, leaf in enumerate(call.statics)]
-    args, kwargs = unflatten(call.treedef, leaves)
+    args, kwargs = unflatten(call.reading.treedef, leaves)
     return f"{args}{kwargs or ''}".replace("'", "")

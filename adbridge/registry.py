@@ -8,12 +8,10 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +25,7 @@ if TYPE_CHECKING:
 BackendLike = str | Backend
 
 
-@dataclass(frozen=True)
-class _Ambient:
+class _Ambient(NamedTuple):  # made once for every run of a user's function, and quicker to make than a dataclass
     """The backend in force: asked for by the user, or only that of the operator that is running.
 
     `running` are the names of the backends whose operators are running the calling function.
@@ -79,6 +76,8 @@ def get_backend(name: BackendLike, **options: Any) -> Backend:
     >>> get_backend("reference")
     <backend 'reference' on cpu>
     """
+    if type(name) is str and not options:  # at every call of an operator
+        return _load(name, ())
     if isinstance(name, Backend):
         if options:
             raise SignatureMismatch(
@@ -166,14 +165,22 @@ class use_backend:
         return f"<use_backend({self._backend.name!r}): has an effect only as `with use_backend(...):`>"
 
 
-@contextmanager
-def inside(backend: Backend) -> Iterator[None]:
-    """Marks that an operator of `backend` is running the user's function."""
-    token = _ambient.set(_Ambient(backend, False, _running() | {backend.name}))
-    try:
-        yield
-    finally:
-        _ambient.reset(token)
+class inside:
+    """``with inside(backend):`` marks that an operator of `backend` is running the user's function."""
+
+    __slots__ = ("_backend", "_token")
+    _token: Token[_Ambient | None]
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        ambient, name = _ambient.get(), self._backend.name
+        running = frozenset((name,)) if ambient is None else ambient.running | {name}
+        self._token = _ambient.set(_Ambient(self._backend, False, running))
+
+    def __exit__(self, *exc: object) -> None:
+        _ambient.reset(self._token)
 
 
 def within(backend: Backend) -> bool:
@@ -201,16 +208,13 @@ def choose(explicit: BackendLike | None, leaves: Iterable[object]) -> tuple[Back
             f"arrays of {' and '.join(sorted(owners))} in one call; convert them to one engine (or to NumPy) first"
         )
     owner = next(iter(owners), None)
-    ambient = _ambient.get()
-    if explicit is None and ambient is not None and (ambient.asked or owner is None):
-        chosen = ambient.backend
-    elif explicit is not None or owner is None:
-        default = os.environ.get("ADBRIDGE_BACKEND") or "reference"
-        chosen = get_backend(default if explicit is None else explicit)
-    else:
-        chosen = get_backend(owner)
     if owner is None:
-        return chosen, False
+        return choose_without_inputs(explicit), False
+    ambient = _ambient.get()
+    if explicit is None and ambient is not None and ambient.asked:
+        chosen = ambient.backend
+    else:
+        chosen = get_backend(owner if explicit is None else explicit)
     first = next((leaf for leaf in leaves if chosen.owns(leaf)), None)
     if first is None:
         raise MixedBackends(
@@ -219,6 +223,16 @@ def choose(explicit: BackendLike | None, leaves: Iterable[object]) -> tuple[Back
         )
     asked = isinstance(explicit, Backend) or chosen.device != "cpu"
     return chosen if asked else _beside(chosen, first), True
+
+
+def choose_without_inputs(explicit: BackendLike | None) -> Backend:
+    """The backend of a call whose arrays are all NumPy's, by the same order."""
+    if explicit is not None:
+        return get_backend(explicit)
+    ambient = _ambient.get()
+    if ambient is not None:
+        return ambient.backend
+    return get_backend(os.environ.get("ADBRIDGE_BACKEND") or "reference")
 
 
 def _beside(backend: Backend, array: object) -> Backend:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import optree
 
 from adbridge.errors import SignatureMismatch
 
 PyTree = Any
 TreeDef = optree.PyTreeSpec
+
+LEAF: TreeDef = optree.treespec_leaf()
+_LEAVES = frozenset({np.ndarray, np.float64, np.float32, np.complex128, np.complex64, float, int, complex, bool, str})
+"""The commonest types of leaves: to ask optree costs as much as a small array's arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +33,31 @@ class Spec:
 
 def spec_of(array: Any) -> Spec:
     """Spec of any engine's array (their dtypes print alike, but for torch's prefix)."""
-    return Spec(tuple(array.shape), _dtype_name(array.dtype))
+    return Spec(tuple(array.shape), dtype_name(array.dtype))
 
 
 @cache
-def _dtype_name(dtype: Hashable) -> str:
+def dtype_name(dtype: Hashable) -> str:
+    """Name of any engine's dtype, as NumPy would print it."""
     return str(dtype).removeprefix("torch.")
 
 
 def flatten(tree: PyTree) -> tuple[list[Any], TreeDef]:
     """Leaves in JAX's order (dicts by sorted key, None is an empty node) and the tree's structure."""
+    if type(tree) in _LEAVES:
+        return [tree], LEAF
     leaves, treedef = optree.tree_flatten(tree)
     return leaves, treedef
 
 
 def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> PyTree:
-    return optree.tree_unflatten(treedef, leaves)
+    return treedef.unflatten(leaves)
+
+
+def builder(treedef: TreeDef) -> Callable[[list[Any]], PyTree]:
+    """`unflatten` into this tree; without optree if that is a tuple of leaves."""
+    is_flat = treedef == optree.treespec_tuple([LEAF] * treedef.num_leaves)
+    return tuple if is_flat else treedef.unflatten
 
 
 def leaf_names(root: str, treedef: TreeDef) -> list[str]:
