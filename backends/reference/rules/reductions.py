@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from adbridge.backends.reference.primitives import Primitive, Spec, defjvp, deflinear, defzero, primitive
-from adbridge.backends.reference.rules.elementwise import equal, where
 from adbridge.backends.reference.rules.shaping import broadcast_to, getitem, reshape
 
 
@@ -33,11 +32,20 @@ sum = deflinear(
 )
 
 
+def _share_of_ties(x: Any, y: Any) -> Any:
+    """1 where x is the extremum y, shared evenly among ties along the axes in which y has size one."""
+    hit = np.equal(x, y).astype(x.dtype)
+    axis = tuple(i for i, size in enumerate(y.shape) if size != x.shape[i])
+    ties = np.add.reduce(hit, axis=axis, keepdims=True)
+    return hit if np.all(ties == 1) else np.divide(hit, ties, out=hit)
+
+
+share_of_ties = defzero(primitive("share_of_ties", _share_of_ties))
+
+
 def _extremum_rule(t: Any, y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """Ties share evenly."""
-    hit = where(equal(x, _spread(y, x, axis)), 1.0, 0.0)
-    share = hit / sum(hit, axis=axis, keepdims=True)
-    return sum(t * share, axis=axis, keepdims=keepdims)
+    return sum(t * share_of_ties(x, _spread(y, x, axis)), axis=axis, keepdims=keepdims)
 
 
 max = defjvp(primitive("max", lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims)), _extremum_rule)

@@ -1,0 +1,88 @@
+"""A flat function prepared: recorded for its shapes and dtypes, simplified, compiled, and recorded anew for
+another branch.
+
+What the recorded run relied on (a branch, an index, a mask computed from the inputs) is a guard of the compiled
+program. A call for which a guard fails is run by a program recorded for it, so that no call gets the value or the
+derivative of a branch that it does not take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from adbridge.backends.reference.compile import GuardFailed, compile_program
+from adbridge.backends.reference.primitives import Traced
+from adbridge.backends.reference.program import Program
+from adbridge.backends.reference.transforms import record
+from adbridge.errors import NotDifferentiable
+from adbridge.protocol import Arrays, Compiled
+
+MAX_VARIANTS = 16
+"""Programs kept for one function: for as many combinations of branches."""
+
+Compiler = Callable[[Program, bool], Callable[..., Arrays]]
+
+
+def prepare(fun: Callable[..., Arrays], arrays: Arrays, compiler: Compiler = compile_program) -> Compiled:
+    """`fun` compiled for NumPy arrays like `arrays`; as it is, if it does with a tracer what only arrays can do."""
+    if any(isinstance(a, Traced) for a in arrays):
+        return Compiled(fun)
+    try:
+        program = record(fun, *arrays)
+    except NotDifferentiable:
+        fun(*arrays)  # raises what is wrong at once, too
+        return Compiled(fun)
+    if _holds_tracers(program):
+        return Compiled(fun)
+    return Compiled(Variants(fun, compiler, program), takes_numpy=True, fresh=True)
+
+
+def _holds_tracers(program: Program) -> bool:
+    """Whether the function closes over an array that is being differentiated outside."""
+    constants = (x for eq in program.equations for x in eq.inputs)
+    return any(isinstance(x, Traced) for x in (*constants, *program.outputs))
+
+
+class Variants:
+    """Compiled programs of one function, the last used first."""
+
+    def __init__(self, fun: Callable[..., Arrays], compiler: Compiler, program: Program) -> None:
+        self.fun = fun
+        self.compiler = compiler
+        self.last = compiler(program, True)
+        self.others: tuple[Callable[..., Arrays], ...] = ()
+
+    def __call__(self, *arrays: Any) -> Arrays:
+        for array in arrays:
+            if type(array) is not np.ndarray:
+                return self.fun(*arrays)
+        try:
+            return self.last(*arrays)
+        except GuardFailed:
+            return self.another(arrays)
+
+    def another(self, arrays: Arrays) -> Arrays:
+        """By a program whose guards hold: one that is there, or a new one."""
+        for variant in self.others:
+            try:
+                outs = variant(*arrays)
+            except GuardFailed:
+                continue
+            self.put_first(variant)
+            return outs
+        for assume in (True, False):
+            variant = self.compiler(record(self.fun, *arrays), assume)
+            try:
+                outs = variant(*arrays)
+            except GuardFailed:
+                continue
+            self.put_first(variant)
+            return outs
+        return self.fun(*arrays)  # it took another branch the second time: it is not a function of its arguments
+
+    def put_first(self, variant: Callable[..., Arrays]) -> None:
+        kept = [v for v in (self.last, *self.others) if v is not variant]
+        self.last, self.others = variant, tuple(kept[: MAX_VARIANTS - 1])
