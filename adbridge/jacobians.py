@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from adbridge.calls import Call, function_name
 from adbridge.errors import NotDifferentiable
-from adbridge.protocol import Array, Arrays, Backend, as_dtype, numpy_dtype
+from adbridge.protocol import Array, Arrays, Backend, FlatFunction, LinearMap, as_dtype, numpy_dtype
 from adbridge.trees import PyTree
 
 MODES = ("auto", "forward", "reverse")
@@ -24,24 +24,38 @@ def dense_jacobian(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
     n = _size(primals)
     if mode == "auto" and (n <= 1 or _is_complex(primals)):
         mode = "reverse" if _is_complex(primals) else "forward"
-    if mode == "forward" and _is_complex(primals):
-        raise _not_holomorphic(call, "forward", "inputs", "reverse")
-    if mode != "forward":
+    if mode == "forward":
+        return _forward(call, fun, primals)
+    if mode == "reverse":
         outs, pullback = call.backend.vjp_batch(fun, primals)
-        if mode == "reverse" and _is_complex(outs):
-            raise _not_holomorphic(call, "reverse", "outputs", "forward")
-        if mode == "reverse" or (n > _size(outs) and not _is_complex(outs)):
-            rows = [pullback(seed) for seed in _one_hot_chunks(call.backend, outs, n)]
-            return _assemble(call, _blocks(call.backend, outs, primals, rows))
-        del pullback
-    else:
-        outs = ()
+        return _by_rows(call, outs, primals, pullback)
+    outs, pushforward, pullback = call.backend.linearize_batch(fun, primals)
+    if n > _size(outs) and not _is_complex(outs):
+        return _by_rows(call, outs, primals, pullback)
+    del pullback  # and what it keeps
+    return _by_columns(call, outs, primals, map(pushforward, _one_hot_chunks(call.backend, primals, _size(outs))))
+
+
+def _forward(call: Call, fun: FlatFunction, primals: Arrays) -> PyTree:
+    if _is_complex(primals):
+        raise _not_holomorphic(call, "forward", "inputs", "reverse")
+    outs: Arrays = ()
     columns = []
     for seed in _one_hot_chunks(call.backend, primals, _size(outs)):
         outs, column = call.backend.jvp_batch(fun, primals, seed)
         columns.append(column)
-    outs = outs if columns else fun(*primals)[0]
-    by_input = _blocks(call.backend, primals, outs, columns)
+    return _by_columns(call, outs if columns else fun(*primals)[0], primals, columns)
+
+
+def _by_rows(call: Call, outs: Arrays, primals: Arrays, pullback: LinearMap) -> PyTree:
+    if _is_complex(outs):
+        raise _not_holomorphic(call, "reverse", "outputs", "forward")
+    rows = [pullback(seed) for seed in _one_hot_chunks(call.backend, outs, _size(primals))]
+    return _assemble(call, _blocks(call.backend, outs, primals, rows))
+
+
+def _by_columns(call: Call, outs: Arrays, primals: Arrays, columns: Iterable[Arrays]) -> PyTree:
+    by_input = _blocks(call.backend, primals, outs, list(columns))
     return _assemble(
         call, [[_inputs_last(call.backend, row[o], out) for row in by_input] for o, out in enumerate(outs)]
     )

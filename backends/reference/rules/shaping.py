@@ -15,7 +15,6 @@ from adbridge.backends.reference.primitives import (
     deftranspose,
     defzero,
     fit,
-    peek,
     primitive,
 )
 
@@ -68,8 +67,13 @@ def filled(key: Any, indices: Sequence[Any]) -> Any:
     return indices[key.i]
 
 
-def _taken_shape(shape: tuple[int, ...], key: Any, indices: Sequence[Any]) -> tuple[int, ...]:
-    return np.shape(np.broadcast_to(np.False_, shape)[filled(key, indices)])
+def stand_ins(indices: Sequence[Any]) -> list[Any]:
+    """Index arrays that give a result of the same shape: of a tracer, whose values nobody may see, zeros."""
+    return [np.asarray(i) if isinstance(i, (np.ndarray, np.generic)) else np.zeros(i.shape, np.int64) for i in indices]
+
+
+def taken_shape(shape: tuple[int, ...], key: Any, indices: Sequence[Any]) -> tuple[int, ...]:
+    return np.shape(np.broadcast_to(np.False_, shape)[filled(key, stand_ins(indices))])
 
 
 def _rebased(base: Any, view: Any, key: Any) -> Any:
@@ -78,7 +82,7 @@ def _rebased(base: Any, view: Any, key: Any) -> Any:
 
 getitem = deflinear(
     primitive("getitem", lambda x, *indices, key: x[filled(key, indices)]),
-    lambda x, *indices, key: Spec(_taken_shape(x.shape, key, indices), x.dtype),
+    lambda x, *indices, key: Spec(taken_shape(x.shape, key, indices), x.dtype),
     lambda ct, x, *indices, key: add_at(np.zeros(x.shape, ct.dtype), ct, *indices, key=key),
 )
 getitem.variadic = True
@@ -131,7 +135,7 @@ def _set_at_jvp(tangents: Sequence[Any], y: Any, args: Sequence[Any], params: di
     total = np.zeros(y.shape, y.dtype) if tx is None else clear_at(tx, *indices, key=key)
     if tv is None:
         return total
-    tv = fit(tv, Spec(_taken_shape(y.shape, key, [np.asarray(i) for i in map(peek, indices)]), y.dtype))
+    tv = fit(tv, Spec(taken_shape(y.shape, key, indices), y.dtype))
     if indices:  # of two writes to one element the last holds
         tv = tv * last_writes(*indices, key=key, shape=y.shape)
     return add_at(total, tv, *indices, key=key)

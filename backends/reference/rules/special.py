@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.primitives import Primitive, defjvp, defpartials, primitive
+from adbridge.backends.reference.primitives import Primitive, constant, defjvp, defpartials, primitive
 from adbridge.backends.reference.rules.elementwise import equal, exp, log, log1p, logical_and, sign, square, where
 from adbridge.backends.reference.rules.reductions import sum
 
@@ -105,18 +105,22 @@ xlog1py = defpartials(
 entr = defpartials(_by_scipy("entr"), lambda y, x: -1 - log(x))
 
 # Error functions, DLMF 7.2, and the normal distribution.
-_TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
-_ROOT_TWO_PI = math.sqrt(2 * math.pi)
+_TWO_OVER_ROOT_PI = constant("2/sqrt(pi)", 2 / math.sqrt(math.pi))
+_HALF_ROOT_PI = constant("sqrt(pi)/2", math.sqrt(math.pi) / 2)
+_ROOT_TWO_PI = constant("sqrt(2 pi)", math.sqrt(2 * math.pi))
+_ONE_OVER_ROOT_TWO_PI = constant("1/sqrt(2 pi)", 1 / math.sqrt(2 * math.pi))
+_ROOT_TWO_OVER_PI = constant("sqrt(2/pi)", math.sqrt(2 / math.pi))
+_ROOT_HALF = constant("sqrt(1/2)", math.sqrt(0.5))
 
 erf = defpartials(_by_scipy("erf"), lambda y, x: _TWO_OVER_ROOT_PI * exp(-square(x)))
-erfc = defpartials(_by_scipy("erfc"), lambda y, x: -_TWO_OVER_ROOT_PI * exp(-square(x)))
-erfinv = defpartials(_by_scipy("erfinv"), lambda y, x: exp(square(y)) / _TWO_OVER_ROOT_PI)
-erfcinv = defpartials(_by_scipy("erfcinv"), lambda y, x: -exp(square(y)) / _TWO_OVER_ROOT_PI)
+erfc = defpartials(_by_scipy("erfc"), lambda y, x: -(_TWO_OVER_ROOT_PI * exp(-square(x))))
+erfinv = defpartials(_by_scipy("erfinv"), lambda y, x: _HALF_ROOT_PI * exp(square(y)))
+erfcinv = defpartials(_by_scipy("erfcinv"), lambda y, x: -(_HALF_ROOT_PI * exp(square(y))))
 erfcx: Primitive = defpartials(_by_scipy("erfcx"), lambda y, x: _erfcx_slope(x, y))
-ndtr = defpartials(_by_scipy("ndtr"), lambda y, x: exp(-0.5 * square(x)) / _ROOT_TWO_PI)
+ndtr = defpartials(_by_scipy("ndtr"), lambda y, x: _ONE_OVER_ROOT_TWO_PI * exp(-0.5 * square(x)))
 ndtri = defpartials(_by_scipy("ndtri"), lambda y, x: _ROOT_TWO_PI * exp(0.5 * square(y)))
 # The density over the distribution, both of which vanish at large -x.
-log_ndtr = defpartials(_by_scipy("log_ndtr"), lambda y, x: math.sqrt(2 / math.pi) / erfcx(x * -math.sqrt(0.5)))
+log_ndtr = defpartials(_by_scipy("log_ndtr"), lambda y, x: _ROOT_TWO_OVER_PI / erfcx(-x * _ROOT_HALF))
 
 _FAR, _TERMS = 10.0, 15  # from here on so many terms of the asymptotic series are exact to rounding
 
