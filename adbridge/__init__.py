@@ -25,8 +25,11 @@ from adbridge.errors import (
 from adbridge.operators import grad, jacobian, jvp, linearize, value_and_grad, vjp
 from adbridge.prepared import Prepared, prepare
 from adbridge.protocol import Backend, Capabilities
+from adbridge.recomputing import checkpoint, checkpoint_loop, stop_gradient
 from adbridge.registry import array_namespace, backends, get_backend, use_backend
 from adbridge.second_order import hessian, hvp
+from adbridge.series import taylor
+from adbridge.tracing import trace
 
 if TYPE_CHECKING:
     from adbridge.bench.runner import Run, resume, run
@@ -54,6 +57,8 @@ __all__ = [
     "UsageError",
     "array_namespace",
     "backends",
+    "checkpoint",
+    "checkpoint_loop",
     "get_backend",
     "grad",
     "hessian",
@@ -65,6 +70,9 @@ __all__ = [
     "prepare",
     "resume",
     "run",
+    "stop_gradient",
+    "taylor",
+    "trace",
     "use_backend",
     "value_and_grad",
     "vjp",

@@ -1,15 +1,18 @@
-"""The command line: `adbridge backends`, `adbridge run`.
+"""The command line: `adbridge backends`, `adbridge run`, `adbridge trace`.
 
 Exit codes: 0 all agree, 1 disagreement, 2 wrong usage, 3 the run itself failed.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +23,8 @@ from adbridge.errors import (
     BackendUnavailable,
     CapabilityError,
     DataError,
+    NotDifferentiable,
+    SignatureMismatch,
     SuiteNotFound,
     UsageError,
 )
@@ -27,7 +32,16 @@ from adbridge.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-_USAGE_ERRORS = (BackendNotFound, BackendUnavailable, CapabilityError, DataError, SuiteNotFound, UsageError)
+_USAGE_ERRORS = (
+    BackendNotFound,
+    BackendUnavailable,
+    CapabilityError,
+    DataError,
+    NotDifferentiable,
+    SignatureMismatch,
+    SuiteNotFound,
+    UsageError,
+)
 USAGE, FAILED = 2, 3
 
 
@@ -132,6 +146,82 @@ def run(
             )
     console.print(run_tables(done, console.width))
     sys.exit(done.exit_code)
+
+
+def _values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
+    """Words as floats, lists as arrays."""
+    return tuple(_value(word) for word in value)
+
+
+def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
+    """``1,0`` or ``[1,0],2``: one value per argument."""
+    return None if value is None else tuple(_value(word) for word in re.split(r",(?![^[]*\])", value))
+
+
+def _value(word: str) -> Any:
+    import numpy as np
+
+    try:
+        return np.array(json.loads(word), float) if word.lstrip().startswith("[") else float(word)
+    except (ValueError, TypeError):
+        raise click.BadParameter(f"{word!r} is neither a number such as 2.0 nor a list such as [1.0,2.0]") from None
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("function", metavar="MODULE:FUNCTION")
+@click.option("--args", "said", is_flag=True, help="What follows are the arguments: numbers, or lists as [1,2].")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=_values, metavar="[NUMBER]...")
+@click.option("--jvp", "tangents", callback=_seeds, metavar="T,T", help="The tangent trace; a tangent per argument.")
+@click.option("--vjp", "reverse", is_flag=True, help="The adjoint trace, of a scalar result.")
+@click.option("--python", "source", is_flag=True, help="Print NumPy source instead (with --jvp or --vjp, of these).")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the computational graph, too.")
+def trace(
+    function: str,
+    said: bool,
+    args: tuple[Any, ...],
+    tangents: tuple[Any, ...] | None,
+    reverse: bool,
+    source: bool,
+    svg: Path | None,
+) -> None:
+    """Print how MODULE:FUNCTION is evaluated at the given arguments, step by step, as the textbooks do.
+
+    For example: adbridge trace numpy:hypot --args 3.0 4.0 --vjp
+    """
+    from adbridge.tracing import trace as trace_function
+
+    if reverse and tangents is not None:
+        raise click.UsageError("give --jvp or --vjp, not both")
+    program = trace_function(_function(function, args), *args)
+    shown = program.vjp() if reverse else program.jvp(tangents) if tangents is not None else None
+    if svg is not None:
+        (shown or program).to_svg(svg)
+    name = function.rpartition(":")[2].rpartition(".")[2]
+    derived = program if shown is None else shown.program
+    click.echo(derived.to_python(name if shown is None else f"derivative_of_{name}") if source else shown or program)
+
+
+def _function(name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function at MODULE:FUNCTION. Raises UsageError: there is none, or it takes other arguments."""
+    import importlib
+    import inspect
+
+    module, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise UsageError(f"no function at {name!r}: {exc}; give it as MODULE:FUNCTION") from exc
+    if not callable(found):
+        raise UsageError(f"{name!r} is of type {type(found).__name__}, not a function; give one as MODULE:FUNCTION")
+    try:
+        inspect.signature(found).bind(*args)
+    except TypeError as exc:
+        raise UsageError(f"{name}{inspect.signature(found)}: {exc}; give its arguments after --args") from exc
+    except ValueError:
+        pass  # a builtin that does not tell
+    return found
 
 
 class _Progress:

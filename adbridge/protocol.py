@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,10 +52,30 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A flat function ready to call, and its peak bytes where the compiler knows them."""
+    """A flat function ready to call, and its peak bytes where the compiler knows them.
+
+    Its outputs are in the order of the function that was compiled; where `call` runs that function itself,
+    they are its outputs of this run. `call` may be used by several threads at once.
+    """
 
     call: Callable[..., Arrays]
     peak_bytes: int | None = None
+    takes_numpy: bool = False
+    """`call` takes NumPy arrays as they are, and never writes to them: they need no `Backend.from_numpy`."""
+    fresh: bool = False
+    """NumPy arrays and scalars among the results are new and nobody else's: they need no `Backend.to_numpy`."""
+
+
+class Remembered(dict[Hashable, Any]):
+    """A bounded memory that threads may share. It stays where it is: a copy, or a pickle, is empty."""
+
+    def put(self, key: Hashable, value: Any) -> None:
+        if len(self) >= 1024:  # more kinds of calls than programs have, unless they never come again
+            self.clear()
+        self[key] = value
+
+    def __reduce__(self) -> tuple[type[Remembered], tuple[()]]:
+        return Remembered, ()
 
 
 class Backend(ABC):
@@ -87,6 +108,11 @@ class Backend(ABC):
 
     def __repr__(self) -> str:
         return f"<backend {self.name!r} on {self.device}>"
+
+    @cached_property
+    def remembered(self) -> Remembered:
+        """How calls on this backend are read, by what they look like (`readings.py`)."""
+        return Remembered()
 
     # What every adapter owes.
 
@@ -146,7 +172,8 @@ class Backend(ABC):
 
     def one_hot(self, places: npt.NDArray[np.int64], like: Array) -> Array:
         """For each k in `places` an array like `like` that is one at flat index k, else zero (all zero where k is
-        out of range): stacked along a new first axis, on `like`'s device."""
+        out of range): stacked along a new first axis, on `like`'s device. Or what the adapter's batched sweeps take
+        in its place."""
         size = math.prod(like.shape)
         seeds = np.zeros((len(places), size), dtype=numpy_dtype(like))
         (rows,) = np.nonzero((places >= 0) & (places < size))
@@ -182,6 +209,44 @@ class Backend(ABC):
             return tuple(self.namespace.stack(parts) for parts in zip(*rows, strict=True))
 
         return outs, batched
+
+    def linearize_batch(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, LinearMap]:
+        """``(outputs, pushforward, pullback)`` of seeds stacked along a new first axis, for a caller that chooses
+        when it knows the outputs. Derived: the pushforward runs `fun` again."""
+        outs, pullback = self.vjp_batch(fun, primals)
+        return outs, lambda tangents: self.jvp_batch(fun, primals, tangents)[1], pullback
+
+    def taylor(self, fun: FlatFunction, primals: Arrays, tangents: Arrays, order: int) -> list[Arrays]:
+        """The `order` + 1 Taylor coefficients of t -> fun(primals + t tangents), for each the tuple of the outputs'.
+
+        Derived: forward mode nested `order` times, at a cost of about 2 ** order runs of `fun`.
+        Raises CapabilityError: the engine does not nest so deep.
+        """
+        deepest = self.capabilities.max_order
+        if deepest is not None and order > deepest:
+            raise CapabilityError(
+                f"backend {self.name!r} nests derivatives to order {deepest}, and a Taylor series of order {order} "
+                "was asked for; choose a lower order or backend='reference'"
+            )
+        return [
+            tuple(d / math.factorial(k) if k > 1 else d for d in derivatives)
+            for k, derivatives in enumerate(_derivatives(self, fun, primals, tangents, order))
+        ]
+
+    def checkpoint(self, fun: Callable[..., Arrays], arrays: Arrays) -> Arrays:
+        """``fun(*arrays)``, so that reverse mode runs `fun` again instead of storing what it computes. Derived: a plain
+        call, which stores."""
+        return fun(*arrays)
+
+    def checkpoint_loop(self, step: Callable[..., Arrays], state: Arrays, steps: int, snapshots: int) -> Arrays:
+        """``state = step(i, *state)`` for each i; reverse mode keeps some `snapshots` states. Derived: a plain loop."""
+        for i in range(steps):
+            state = step(i, *state)
+        return state
+
+    def stop_gradient(self, array: Array) -> Array:
+        """The array as a constant. Raises CapabilityError: this adapter does not offer it."""
+        raise CapabilityError(f"backend {self.name!r} has no stop_gradient; pass the array as an argument of its own")
 
     def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
         """`fun` made ready for arguments shaped like `arrays`; as it is where there is no compiler."""
@@ -219,6 +284,24 @@ def numpy_dtype(array: Array) -> str:
 def as_dtype(xp: Any, array: Array, like: Array) -> Array:
     """`array` in `like`'s dtype."""
     return array if array.dtype == like.dtype else xp.astype(array, like.dtype)
+
+
+def _derivatives(backend: Backend, fun: FlatFunction, primals: Arrays, tangents: Arrays, order: int) -> list[Arrays]:
+    """The first `order` derivatives of t -> fun(primals + t tangents) at 0, and its value."""
+
+    def up_to(k: int) -> FlatFunction:
+        if k == 0:
+            return lambda *xs: (fun(*xs)[0], ())
+
+        def derivatives(*xs: Array) -> tuple[Arrays, Arrays]:
+            lower, pushed, _ = backend.jvp(up_to(k - 1), xs, tangents)
+            return (*lower, *pushed[len(pushed) - len(pushed) // k :]), ()
+
+        return derivatives
+
+    flat = up_to(order)(*primals)[0]
+    count = len(flat) // (order + 1)
+    return [flat[i * count : (i + 1) * count] for i in range(order + 1)]
 
 
 # The derived modes. A linear map A is known by its images of the one-hot arrays; its transpose under the

@@ -3,6 +3,9 @@
 - `primitives.py`  what a primitive and its rules are      - `rules/`      the primitives, a row each
 - `program.py`     the Wengert list                        - `tracer.py`   running a function on tracers
 - `transforms.py`  jvp, linearize, transpose               - `namespace.py`, `methods.py`  the array API
+- `prepare.py`     a function compiled for its shapes     - `simplify.py`, `compile.py`  its program
+- `taylor.py`      series of any order in one run         - `checkpoint.py` recomputing instead of storing
+- `batching.py`    many tangents in one sweep              - `one_hot.py`    those that are an identity matrix
 
 Reverse mode keeps the NumPy arrays that meet a tracer as they are, for copies would cost a matrix product
 ten times its time: a function must not write to an array after it has used it. Indices are copied.
@@ -10,14 +13,15 @@ ten times its time: a function must not write to an array after it has used it. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from adbridge.backends.reference import methods, namespace, transforms
+from adbridge.backends.reference import batching, checkpoint, methods, namespace, one_hot, prepare, taylor, transforms
 from adbridge.backends.reference.tracer import Tracer
-from adbridge.protocol import Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap, read_only
+from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap, read_only
 
 methods.install()
 
@@ -29,7 +33,7 @@ class ReferenceBackend(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(dtypes=("float32", "float64", "complex64", "complex128"))
+        return Capabilities(dtypes=("float32", "float64", "complex64", "complex128"), batching=True, compile=True)
 
     @property
     def engine_version(self) -> str:
@@ -63,8 +67,36 @@ class ReferenceBackend(Backend):
         outs, linear, aux = transforms.linearize(fun, primals)
         return outs, lambda tangents: transforms.push(linear, tangents, outs), aux
 
+    def taylor(self, fun: FlatFunction, primals: Arrays, tangents: Arrays, order: int) -> list[Arrays]:
+        return taylor.taylor(fun, primals, tangents, order)[0]
+
+    def checkpoint(self, fun: Callable[..., Arrays], arrays: Arrays) -> Arrays:
+        return checkpoint.checkpoint(fun, arrays)
+
+    def checkpoint_loop(self, step: Callable[..., Arrays], state: Arrays, steps: int, snapshots: int) -> Arrays:
+        return checkpoint.checkpoint_loop(step, state, steps, snapshots)
+
+    def stop_gradient(self, array: Array) -> Array:
+        return checkpoint.stop_gradient(array)
+
+    def one_hot(self, places: npt.NDArray[np.int64], like: Array) -> Array:
+        return one_hot.one_hot(places, like.shape, like.dtype)
+
     def jvp_batch(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
-        # Linearised once; then one run of the linear program per column.
+        outs, push, _ = self.linearize_batch(fun, primals)
+        return outs, push(tangents)
+
+    def vjp_batch(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap]:
+        outs, _, pull = self.linearize_batch(fun, primals)
+        return outs, pull
+
+    def linearize_batch(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, LinearMap]:
         outs, linear, _ = transforms.linearize(fun, primals)
-        columns = [transforms.push(linear, tuple(t[i] for t in tangents), outs) for i in range(tangents[0].shape[0])]
-        return outs, tuple(namespace.stack(parts) for parts in zip(*columns, strict=True))
+        return (
+            outs,
+            lambda tangents: batching.push(linear, tangents, outs),
+            lambda cotangents: batching.pull(linear, cotangents),
+        )
+
+    def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
+        return prepare.prepare(fun, arrays)

@@ -132,6 +132,7 @@ class Compiler:
         self.overwrites: set[int] = set()  # writes to what was zero until then
         self.covered: set[int] = set()  # zeros that are written over in full
         self.destination: dict[int, Equation] = {}  # of a value, the write that it is computed for
+        self.results: set[int] = set()  # variables handed out so far
         self.names = 0
 
     # Analysis.
@@ -334,7 +335,6 @@ class Compiler:
 
     def result(self, x: Any) -> str:
         """A program's output as a new array."""
-        self.results = getattr(self, "results", set())
         if type(x) is not Var:
             return f"array({self.constant(x)})"
         place = self.places[x.index]

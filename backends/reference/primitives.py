@@ -68,10 +68,30 @@ class Traced:
         """Catch up with writes to the array that this one is a view of."""
 
 
+class Batch:
+    """Arrays stacked along a first axis that `shape` does not show; of a bundle, each of its arrays."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape[1:]  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self.array.dtype
+
+    def __repr__(self) -> str:
+        return f"Batch({self.array!r})"
+
+
 def peek(x: Any) -> Any:
     """The NumPy value below all levels, to look at."""
-    while isinstance(x, Traced):
-        x = x.value
+    while isinstance(x, (Traced, Batch)):
+        x = x.value if isinstance(x, Traced) else x.array
     return x
 
 

@@ -5,10 +5,18 @@ R. E. Wengert, "A simple automatic derivative evaluation program", CACM 7(8), 19
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adbridge.backends.reference.primitives import Primitive, Var
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from adbridge.backends.reference.cost import Cost
+    from adbridge.backends.reference.recorded import AdjointTrace, Run, TangentTrace
 
 
 class Equation:
@@ -51,6 +59,8 @@ class Program:
     outputs: tuple[Any, ...] = ()
     guards: list[Guard] = field(default_factory=list)
     size: int = 0
+    run: Run | None = field(default=None, repr=False, compare=False)
+    """The run that it was recorded from, with all values: of a program made by `adbridge.trace`."""
 
     def new_var(self, shape: tuple[int, ...], dtype: Any) -> Var:
         var = Var(self.size, shape, dtype)
@@ -73,7 +83,72 @@ class Program:
         self.equations.append(Equation(primitive, inputs, params, output))
         return output
 
+    def evaluate(self, *args: Any, number: str = "float64", bits: int = 256) -> tuple[Any, ...]:
+        """The outputs over another number type: `numbers.evaluate_in`."""
+        from adbridge.backends.reference.numbers import evaluate_in
+
+        return evaluate_in(self, args, number, bits)
+
+    # To read and to run: programs made by `adbridge.trace`.
+
+    def __call__(self, *args: Any) -> Any:
+        """Run on other arguments of the same tree, shapes and dtypes.
+
+        Raises SignatureMismatch: unlike the recorded ones, or such that the function may take another branch.
+        """
+        from adbridge.backends.reference.recorded import call
+
+        return call(self, args)
+
+    def jvp(self, tangents: Sequence[Any]) -> TangentTrace:
+        """The forward tangent trace: printable, with `.tangents` of the output and `.program`, to any order.
+
+        `tangents` is a tuple, one per argument, like the arguments (None for what is not an input).
+        """
+        from adbridge.backends.reference.recorded import tangent_trace
+
+        return tangent_trace(self, tangents)
+
+    def vjp(self, cotangents: Any = None) -> AdjointTrace:
+        """The reverse adjoint trace: printable, with `.cotangents` of the arguments and `.program`, to any order.
+
+        `cotangents` are like the output; of a scalar output they may be left out, and are 1: `.program` is then
+        the gradient, a function of the arguments alone.
+        """
+        from adbridge.backends.reference.recorded import adjoint_trace
+
+        return adjoint_trace(self, cotangents)
+
+    def to_python(self, name: str = "f") -> str:
+        """The program as NumPy source that runs on its own, with bit-identical results: see `source.py`."""
+        from adbridge.backends.reference.source import to_python
+
+        return to_python(self, name)
+
+    def to_svg(self, path: str | Path | None = None) -> str:
+        """The computational graph, drawn in layers, as SVG; also written to `path`."""
+        from adbridge.backends.reference.graph import to_svg
+
+        return to_svg(self, path)
+
+    def cost(self) -> Cost:
+        """Operations and bytes of one run, counted rather than measured."""
+        from adbridge.backends.reference.cost import cost
+
+        return cost(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
     def __str__(self) -> str:
+        if self.run is not None:
+            from adbridge.backends.reference.show import table
+
+            return table(self)
         lines = [f"program({', '.join(map(repr, self.inputs))}):"]
         lines += [f"    {equation}" for equation in self.equations]
         return "\n".join([*lines, f"    return {', '.join(map(_show, self.outputs))}"])

@@ -140,7 +140,7 @@ class _Simplifier:
         return self.new
 
     def value(self, x: Any) -> Scaled:
-        return self.values[x.index] if type(x) is Var else Scaled(1.0, x)  # type: ignore[no-any-return]
+        return self.values[x.index] if type(x) is Var else Scaled(1.0, x)
 
     def whole(self, x: Scaled) -> Any:
         """The operand itself, its factor applied."""

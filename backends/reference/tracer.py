@@ -43,6 +43,10 @@ class Trace:
             return Tracer(self, y, extra)
         return View(self, y, extra, args[0], primitive, params)
 
+    def add_into(self, x: Any, value: Any, *indices: Any, key: Any) -> tuple[Any, bool]:
+        """``x[key] += value`` of an x that nobody else has; and whether the result is one that nobody else has."""
+        return PRIMITIVES["add_at"](x, value, *indices, key=key), False
+
     def close(self) -> None:
         """From now on a use of this trace's tracers is an error: they have leaked."""
         self.open = False

@@ -80,6 +80,9 @@ class Linearizer(Pusher):
         if len(args) != len(partials):
             check_count(primitive, args, len(partials))
         total = None
+        if len(partials) == 2 and tangents[0] is tangents[1] and None not in partials:
+            first, second = partials  # of one variable, as in x * x
+            return self._scaled(tangents[0], first(y, *args, **params) + second(y, *args, **params), y)  # type: ignore[misc]
         for t, partial in zip(tangents, partials, strict=True):
             if t is not None and partial is not None:
                 part = self._scaled(t, partial(y, *args, **params), y)
@@ -140,7 +143,7 @@ def record(fun: Callable[..., Any], *args: Any) -> Program:
 
 def jvp(fun: FlatFunction, primals: Arrays, tangents: Sequence[Any]) -> tuple[Arrays, list[Any], Arrays]:
     """``(outputs, their tangents (None for zero), aux)``, in one pass that stores nothing."""
-    return _push_through(Pusher(), fun, primals, tangents)
+    return push_through(Pusher(), fun, primals, tangents)
 
 
 def linearize(fun: FlatFunction, primals: Arrays) -> tuple[Arrays, Program, Arrays]:
@@ -152,16 +155,17 @@ def linearize(fun: FlatFunction, primals: Arrays) -> tuple[Arrays, Program, Arra
     trace = Linearizer()
     inputs = [trace.program.add_input(x.shape, x.dtype) for x in primals]
     try:
-        outs, tangents, aux = _push_through(trace, fun, primals, inputs)
+        outs, tangents, aux = push_through(trace, fun, primals, inputs)
     finally:
         trace.recorder.close()
     trace.program.outputs = tuple(tangents)
     return outs, trace.program, aux
 
 
-def _push_through(
-    trace: Pusher, fun: FlatFunction, primals: Arrays, tangents: Sequence[Any]
+def push_through(
+    trace: Trace, fun: FlatFunction, primals: Arrays, tangents: Sequence[Any]
 ) -> tuple[Arrays, list[Any], Arrays]:
+    """``(outputs, what the trace attached to each, aux)`` of one run of `fun` under the trace, which it closes."""
     try:
         outs, aux = fun(*(Tracer(trace, x, t) for x, t in zip(primals, tangents, strict=True)))
         outs, aux = _refreshed(outs), _refreshed(aux)
@@ -200,7 +204,7 @@ def pull(program: Program, cotangents: Sequence[Any]) -> Arrays:
         before = held[i]
         if before is None:
             held[i] = cotangent
-        elif owned[i] and type(cotangent) is np.ndarray:
+        elif owned[i] and type(before) is type(cotangent) is np.ndarray:
             np.add(before, cotangent, out=before)
         else:
             held[i] = add(before, cotangent)
@@ -243,6 +247,8 @@ def _gathered(eq: Any, cotangent: Any, before: Any, ours: bool) -> tuple[Any, bo
     if ours and type(before) is np.ndarray and isinstance(cotangent, (np.ndarray, np.generic)):
         add_at.impl(before, cotangent, *eq.inputs[1:], **eq.params, into=before)
         return before, True
+    if ours and isinstance(cotangent, Tracer):
+        return cotangent.trace.add_into(before, cotangent, *eq.inputs[1:], **eq.params)
     return add_at(before, cotangent, *eq.inputs[1:], **eq.params), False
 
 
