@@ -82,7 +82,13 @@ class Prepared:
     _match: Match = field(repr=False)
     _answer: Callable[[Sequence[Any]], PyTree] = field(repr=False)
 
+    _quick: Callable[..., Any] | None = field(repr=False)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._quick is not None and not kwargs:
+            found = self._quick(*args)
+            if found is not None:
+                return found
         arrays = self._match(args, kwargs)
         if arrays is not None:
             return self._answer(arrays)
@@ -141,8 +147,11 @@ def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) ->
     with call.scope():
         compiled = runs.compile((*call.arrays, *seeds))
     seconds = time.perf_counter() - start
-    match = matcher(example_args, example_kwargs, _alike(call, specs)) if call.reading.numpy_out else _match_none
-    return Prepared(transformed, seconds, compiled, runs, specs, match, _answer(runs))
+    alike = _alike(call, specs)
+    match = matcher(example_args, example_kwargs, alike) if call.reading.numpy_out else _match_none
+    by_position = not example_kwargs and len(example_args) == len(alike)
+    quick = _quick(runs, alike) if call.reading.numpy_out and by_position else None
+    return Prepared(transformed, seconds, compiled, runs, specs, match, _answer(runs), quick)
 
 
 # A call on NumPy arrays that looks like the example: its arrays -> its result as NumPy arrays.
@@ -154,6 +163,29 @@ def _answer(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:
         return _answer_converted(runs)
     assert runs.tree is not None
     return _answer_array(runs, compiled) if runs.tree == LEAF else _answer_tree(runs, compiled, runs.tree)
+
+
+def _quick(runs: Runs, likes: list[Any]) -> Callable[..., Any] | None:
+    """Of arrays by position to one array, without the parts that other calls need: None where it does not apply."""
+    compiled = runs.compiled
+    if compiled is None or compiled.matched is None or runs.tree != LEAF or runs.call.reading.scoped:
+        return None
+    if not all(type(like) is ArrayLike for like in likes):
+        return None
+    tests = [f"type(a{i}) is ndarray and a{i}.shape == s{i} and a{i}.dtype == d{i}" for i in range(len(likes))]
+    names = [f"a{i}" for i in range(len(likes))]
+    source = f"""def quick({", ".join(f"{name}=None" for name in names)}, *rest):
+    if {" and ".join(tests)} and not rest and runs.compiled is not None:
+        (out,) = call({", ".join(names)})
+        if runs.compiled is not None:
+            return out if type(out) is ndarray else to_numpy(out)
+    return None"""
+    scope: dict[str, Any] = {"ndarray": np.ndarray, "runs": runs, "call": compiled.matched}
+    scope["to_numpy"] = runs.call.to_numpy
+    scope |= {f"s{i}": like.shape for i, like in enumerate(likes)}
+    scope |= {f"d{i}": like.dtype for i, like in enumerate(likes)}
+    exec(source, scope)
+    return scope["quick"]  # type: ignore[no-any-return]
 
 
 def _answer_converted(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:
@@ -170,7 +202,7 @@ def _answer_converted(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:
 
 def _answer_array(runs: Runs, compiled: Compiled) -> Callable[[Sequence[Any]], PyTree]:
     """Of a compiled function that needs no conversion; these two are what a small function's time goes to."""
-    call, slowly, to_numpy = compiled.call, _answer_converted(runs), runs.call.to_numpy
+    call, slowly, to_numpy = compiled.matched or compiled.call, _answer_converted(runs), runs.call.to_numpy
 
     def answer(arrays: Sequence[Any]) -> PyTree:
         outs = call(*arrays) if runs.compiled is not None else ()
@@ -183,7 +215,12 @@ def _answer_array(runs: Runs, compiled: Compiled) -> Callable[[Sequence[Any]], P
 
 
 def _answer_tree(runs: Runs, compiled: Compiled, tree: TreeDef) -> Callable[[Sequence[Any]], PyTree]:
-    call, slowly, to_numpy, build = compiled.call, _answer_converted(runs), runs.call.to_numpy, builder(tree)
+    call, slowly, to_numpy, build = (
+        compiled.matched or compiled.call,
+        _answer_converted(runs),
+        runs.call.to_numpy,
+        builder(tree),
+    )
 
     def answer(arrays: Sequence[Any]) -> PyTree:
         outs = call(*arrays) if runs.compiled is not None else ()

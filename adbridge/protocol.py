@@ -64,6 +64,8 @@ class Compiled:
     """`call` takes NumPy arrays as they are, and never writes to them: they need no `Backend.from_numpy`."""
     fresh: bool = False
     """NumPy arrays and scalars among the results are new and nobody else's: they need no `Backend.to_numpy`."""
+    matched: Callable[..., Arrays] | None = None
+    """As `call`, and quicker, for NumPy arrays that are known to have the shapes and dtypes compiled for."""
 
 
 class Remembered(dict[Hashable, Any]):

@@ -273,6 +273,8 @@ def array_namespace(*arrays: Any) -> Any:
     >>> array_namespace(3.0).__name__
     'numpy'
     """
+    if len(arrays) == 1 and (owner := _owner_of_type.get(type(arrays[0]))) is not None:
+        return get_backend(owner).namespace
     owners = owners_of(arrays)
     if not owners:
         return np

@@ -49,7 +49,7 @@ def test_zero_is_named_and_exits_1(tmp_path: Path) -> None:
 def test_a_failed_process_exits_3_and_names_the_log(tmp_path: Path) -> None:
     done = short(tmp_path, "planted:PARTLY", "--backends", "reference")
     assert done.returncode == 3
-    assert "reference failed in 2 of its 6 results" in done.stdout
+    assert "reference failed in 3 of its 6 results" in done.stdout
     assert "crashed" in done.stdout and "SIGABRT" in done.stdout
 
 

@@ -4,6 +4,7 @@
 - `program.py`     the Wengert list                        - `tracer.py`   running a function on tracers
 - `transforms.py`  jvp, linearize, transpose               - `namespace.py`, `methods.py`  the array API
 - `prepare.py`     a function compiled for its shapes     - `simplify.py`, `compile.py`  its program
+- `fast/`          its program as native code
 - `taylor.py`      series of any order in one run         - `checkpoint.py` recomputing instead of storing
 - `batching.py`    many tangents in one sweep              - `one_hot.py`    those that are an identity matrix
 
@@ -14,22 +15,37 @@ ten times its time: a function must not write to an array after it has used it. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from adbridge.backends.reference import batching, checkpoint, methods, namespace, one_hot, prepare, taylor, transforms
+from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.tracer import Tracer
+from adbridge.errors import BackendUnavailable, CapabilityError
 from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap, read_only
 
 methods.install()
 
 
+@cache
+def _one(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    return read_only(np.ones((), dtype))
+
+
 class ReferenceBackend(Backend):
-    """The in-house engine: forward mode pushes tangents, reverse mode is linearize, then transpose."""
+    """The in-house engine: forward mode pushes tangents, reverse mode is linearize, then transpose.
+
+    `compiler` is what `prepare` compiles with: "numpy", or "numba" for native code (the extra `fast`).
+    """
 
     name = "reference"
+
+    def __init__(self, device: str = "cpu", compiler: str = "numpy") -> None:
+        super().__init__(device)
+        self.compiler = _compiler(compiler)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -62,6 +78,10 @@ class ReferenceBackend(Backend):
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         outs, linear, aux = transforms.linearize(fun, primals)
         return outs, lambda cotangents: transforms.pull(linear, cotangents), aux
+
+    def value_and_grad(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, Arrays, Arrays]:
+        outs, linear, aux = transforms.linearize(fun, primals)
+        return outs, transforms.pull(linear, [_one(outs[0].dtype)]), aux
 
     def linearize(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         outs, linear, aux = transforms.linearize(fun, primals)
@@ -99,4 +119,23 @@ class ReferenceBackend(Backend):
         )
 
     def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
-        return prepare.prepare(fun, arrays)
+        return prepare.prepare(fun, arrays, self.compiler)
+
+
+_COMPILERS = ("numpy", "numba")
+
+
+def _compiler(name: str) -> prepare.Compiler:
+    """Raises CapabilityError: there is none of this name. BackendUnavailable: what it needs is not installed."""
+    if name not in _COMPILERS:
+        raise CapabilityError(f"backend 'reference' has no compiler {name!r}; it has: {', '.join(_COMPILERS)}")
+    if name == "numpy":
+        return compile_program
+    try:
+        from adbridge.backends.reference import fast
+    except ImportError as exc:
+        raise BackendUnavailable(
+            f"backend 'reference' with compiler={name!r} needs numba 0.62 or later, with its LLVM, which cannot be "
+            f"imported ({exc}); run: pip install adbridge[fast], or leave the compiler out"
+        ) from exc
+    return fast.compile_program

@@ -11,8 +11,8 @@ A call takes a workspace (the buffers, and the source run with them) from a pool
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,10 @@ class Place:
     static: bool = False  # whether the name is bound once for a workspace
 
 
-def schedule(equations: Sequence[Equation], inlined: Mapping[int, Equation]) -> list[Unit]:
-    """Units in order. A large elementwise step joins the last unit of its shape that has all it needs."""
+def schedule(equations: Sequence[Equation], inlined: Mapping[int, Equation], branches: Set[int]) -> list[Unit]:
+    """Units in order. A large elementwise step joins the last unit of its shape that has all it needs, but not
+    from beyond a branch: what is computed there may be computed there alone.
+    """
     units: list[Unit] = []
     of_var: dict[int, int] = {}
     open_units: dict[tuple[int, ...], int] = {}
@@ -91,6 +93,8 @@ def schedule(equations: Sequence[Equation], inlined: Mapping[int, Equation]) -> 
             at = len(units)
             units.append(Unit([eq]))
         of_var[eq.output.index] = at
+        if eq.output.index in branches:
+            open_units.clear()
     return units
 
 
@@ -101,16 +105,14 @@ def operands(eq: Equation, inlined: Mapping[int, Equation]) -> tuple[Any, ...]:
 
 
 def is_ufunc(eq: Equation) -> bool:
-    return (
-        isinstance(eq.primitive.impl, np.ufunc)
-        and eq.primitive.partials is not None
-        or (eq.primitive.name in _COMPARISONS)
-    )
+    elementwise = eq.primitive.partials is not None or eq.primitive.name in _COMPARISONS
+    return elementwise and isinstance(eq.primitive.impl, np.ufunc)
 
 
 _COMPARISONS = frozenset({"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
 _IN_PLACE = frozenset({"add_at", "set_at", "clear_at"})
 _VIEWS = frozenset({"getitem", "reshape", "permute_dims", "broadcast_to"})
+_PARTS = frozenset({"real", "imag", "diagonal"})
 
 
 class Compiler:
@@ -119,7 +121,8 @@ class Compiler:
         self.maker = {eq.output.index: eq for eq in program.equations}
         self.summed = self.find_summed_products()
         inlined = {id(eq) for eq in self.summed.values()}
-        self.units = schedule([eq for eq in program.equations if id(eq) not in inlined], self.summed)
+        branches = {g.var.index for g in program.guards if g.value is not REGULAR and g.value is not FINITE}
+        self.units = schedule([eq for eq in program.equations if id(eq) not in inlined], self.summed, branches)
         self.unit_of = {eq.output.index: i for i, unit in enumerate(self.units) for eq in unit.equations}
         self.root: dict[int, int] = {}  # of a view, the variable that it is a view of
         self.storage: dict[int, Storage] = {}  # by root variable
@@ -130,6 +133,7 @@ class Compiler:
         self.slots: list[int] = []  # sizes in bytes
         self.numbers: dict[Any, str] = {}
         self.overwrites: set[int] = set()  # writes to what was zero until then
+        self.gaps: dict[int, list[slice] | None] = {}  # of zeros, the few parts that are not written over
         self.covered: set[int] = set()  # zeros that are written over in full
         self.destination: dict[int, Equation] = {}  # of a value, the write that it is computed for
         self.results: set[int] = set()  # variables handed out so far
@@ -151,7 +155,7 @@ class Compiler:
         """Roots of views, and when each value is used last."""
         for i, unit in enumerate(self.units):
             for eq in unit.equations:
-                if self.is_view(eq):
+                if self.is_view(eq) or may_be_view(eq):
                     self.root[eq.output.index] = eq.inputs[0].index
                 elif planned(eq):
                     self.storage[eq.output.index] = Storage(_nbytes(eq.output), i, i)
@@ -178,16 +182,25 @@ class Compiler:
             eq = unit.equations[0]
             if eq.primitive.name != "add_at" or len(eq.inputs) > 2 or unit.blocked:
                 continue
-            out, (base, value), key = eq.output, eq.inputs, eq.params["key"]
+            out, base, key = eq.output, eq.inputs[0], eq.params["key"]
             if base is ZERO:
                 mask, start = np.zeros(out.shape, np.bool_), out.index
-            elif uses[base.index] == 1 and base.index in masks and self.storage[base.index] is self.storage[out.index]:
+            elif (
+                type(base) is Var
+                and uses[base.index] == 1
+                and base.index in masks
+                and self.storage[base.index] is self.storage[out.index]
+            ):
                 mask, start = masks.pop(base.index), starts[base.index]
             else:
                 continue
             if not mask[key].any():
                 self.overwrites.add(out.index)
                 self.find_destination(eq, i, uses)
+                if base is ZERO or self.gaps.get(start) is not None:
+                    written = mask.copy()
+                    written[key] = True
+                    self.gaps[start] = _gaps(written)
             elif not mask[key].all():
                 continue  # adds to what has not been written: the zeros are needed
             mask[key] = True
@@ -383,6 +396,10 @@ class Compiler:
             used_as_view = {self.root_of(x) for x in eq.inputs if type(x) is Var and x.index in self.root}
             self.release(unit, i, free, [x for x in whole if x not in used_as_view])
         self.take(storage, free)
+        if storage.fresh and name != "concat":  # the step makes its own result
+            place = self.places[out.index] = Place(self.fresh_name("r"), storage)
+            self.body.append(f"{place.name} = {self.into(eq, 'None')}")
+            return
         place = self.places[out.index] = self.lay_out(out, storage)
         self.body.append(self.into(eq, place.name))
 
@@ -427,11 +444,12 @@ class Compiler:
             return self.sum_into(eq, out)
         args = [self.operand(x) for x in eq.inputs]
         if name == "matmul":
-            return f"{'dot' if _dottable(eq) else 'matmul'}({', '.join(args)}, {out})"
+            contiguous = eq.output.index not in self.destination  # what np.dot writes to has to be
+            return f"{'dot' if contiguous and _dottable(eq) else 'matmul'}({', '.join(args)}, {out})"
         if name in _REDUCTIONS:
             return f"{_REDUCTIONS[name]}({args[0]}, {eq.params['axis']}, None, {out}, {eq.params['keepdims']})"
         if name == "concat":
-            return f"concatenate(({', '.join(args)}), {eq.params['axis']}, {out})"
+            return f"concatenate(({', '.join(args)},), {eq.params['axis']}, {out})"
         raise AssertionError(name)
 
     def call_ufunc(self, eq: Equation, args: Sequence[str], out: str) -> str:
@@ -443,7 +461,7 @@ class Compiler:
         if type(x) not in (int, float):
             return self.operand(x)
         like = next((y for y in eq.inputs if type(y) is Var), eq.output)
-        key = (x, like.dtype)
+        key = (repr(x), like.dtype)  # 0.0 is not -0.0, nor 1 1.0
         if key not in self.numbers:
             self.numbers[key] = self.constant(np.asarray(x, like.dtype) if like.dtype.kind in "fc" else x)
         return self.numbers[key]
@@ -452,8 +470,9 @@ class Compiler:
         if (product := self.summed.get(eq.output.index)) is not None:
             letters = "abcdefghijklmnopqrstuvwxyz"[: len(eq.inputs[0].shape)]
             kept = "".join(c for i, c in enumerate(letters) if i not in eq.params["axis"])
+            into = "" if out == "None" else f", out={out}"
             first, second = (self.operand(y) for y in product.inputs * (3 - len(product.inputs)))
-            return f"einsum('{letters},{letters}->{kept}', {first}, {second}, out={out})"
+            return f"einsum('{letters},{letters}->{kept}', {first}, {second}{into})"
         return f"add_reduce({self.operand(eq.inputs[0])}, {eq.params['axis']}, None, {out}, {eq.params['keepdims']})"
 
     def ufunc(self, eq: Equation) -> str:
@@ -502,9 +521,20 @@ class Compiler:
             if base is not ZERO:
                 self.body.append(f"copyto({place.name}, {self.operand(base)})")
             elif eq.output.index not in self.covered:
-                self.body.append(f"{place.name}.fill(0)")
+                self.emit_zeros(eq, place)
         self.places[eq.output.index] = place
         return place
+
+    def emit_zeros(self, eq: Equation, place: Place) -> None:
+        """Where nothing is going to be written over."""
+        gaps = self.gaps.get(eq.output.index)
+        if gaps is None:
+            self.body.append(f"{place.name}.fill(0)")
+            return
+        for gap in gaps:
+            part = Place(self.fresh_name("w"), place.storage, None, place.static)
+            self.bind(f"{place.name}[{gap.start}:{gap.stop}]", part)
+            self.body.append(f"{part.name}.fill(0)")
 
     def part_of(self, eq: Equation, free: dict[int, list[int]]) -> Place:
         """The part that a write goes to, as a view."""
@@ -653,6 +683,21 @@ def planned(eq: Equation) -> bool:
     return is_ufunc(eq) or name == "concat"
 
 
+def _gaps(written: Any) -> list[slice] | None:
+    """The one or two short runs of a vector that are not written; None if it is not so."""
+    if written.ndim != 1:
+        return None
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], written, [True])).astype(np.int8)))
+    gaps = [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    few = len(gaps) <= 2 and sum(gap.stop - gap.start for gap in gaps) <= written.size // 4
+    return gaps if few else None
+
+
+def may_be_view(eq: Equation) -> bool:
+    """Whether a step that makes its own result may make a view: of no dimensions, or a part of complex numbers."""
+    return eq.primitive.name in _VIEWS | _PARTS and len(eq.inputs) == 1 and type(eq.inputs[0]) is Var
+
+
 def _dottable(eq: Equation) -> bool:
     """np.dot is quicker to start than np.matmul, and the same for vectors and matrices."""
     return all(len(x.shape) <= 2 for x in eq.inputs)
@@ -689,24 +734,22 @@ def finite(x: Any) -> bool:
     return bool(np.isfinite(x).all())
 
 
-@dataclass
 class Workspaces:
     """The compiled function: takes a workspace, or makes one, and gives it back."""
 
-    compiler: Compiler
-    source: str = ""
-    pool: list[Callable[..., Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        c = self.compiler
-        inputs = ", ".join(f"x{i}" for i in range(len(c.program.inputs)))
-        lines = ["def make(buffer, scratch):", *(f"    {line}" for line in c.setup)]
-        lines += [f"    def run({inputs}):", *(f"        {line}" for line in c.body), "    return run"]
+    def __init__(self, made: Compiler) -> None:
+        inputs = ", ".join(f"x{i}" for i in range(len(made.program.inputs)))
+        lines = ["def make(buffer, scratch):", *(f"    {line}" for line in made.setup)]
+        lines += [f"    def run({inputs}):", *(f"        {line}" for line in made.body), "    return run"]
+        lines += [line.replace("INPUTS", inputs) for line in _ENTRY]
         self.source = "\n".join(lines)
-        namespace = {**_NAMES, **c.constants}
+        self.sizes = made.slots
+        self.pool: list[Callable[..., Any]] = []
+        namespace = {**_NAMES, **made.constants, "workspace": self.workspace}
+        namespace |= {"pop": self.pool.pop, "push": self.pool.append}
         exec(compile(self.source, "<compiled by adbridge>", "exec"), namespace)
         self.make = namespace["make"]
-        self.sizes = c.slots
+        self.entry: Callable[..., tuple[Any, ...]] = namespace["entry"]
 
     def workspace(self) -> Callable[..., Any]:
         memory = [np.empty(size, np.uint8) for size in self.sizes]
@@ -717,15 +760,19 @@ class Workspaces:
         return self.make(buffer, np.empty)  # type: ignore[no-any-return]
 
     def __call__(self, *arrays: Any) -> tuple[Any, ...]:
-        try:
-            run = self.pool.pop()
-        except IndexError:
-            run = self.workspace()
-        try:
-            return run(*arrays)  # type: ignore[no-any-return]
-        finally:
-            self.pool.append(run)
+        return self.entry(*arrays)
 
+
+# With the program's own number of arguments: no tuple of them is made.
+_ENTRY = """def entry(INPUTS):
+    try:
+        run = pop()
+    except IndexError:
+        run = workspace()
+    try:
+        return run(INPUTS)
+    finally:
+        push(run)""".splitlines()
 
 _NAMES = {
     "add_reduce": np.add.reduce,

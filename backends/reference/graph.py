@@ -186,21 +186,21 @@ def _crossings(layers: list[list[Node]]) -> int:
 
 
 def _place(layers: list[list[Node]]) -> None:
-    """Left edges packed first; then every node drawn to the middle of its neighbours, as far as its layer lets it."""
+    """Layers centred first; then every node drawn to the middle of its neighbours, as far as its layer lets it."""
     for layer in layers:
-        x = 0.0
+        x = -sum(node.width + GAP for node in layer) / 2
         for node in layer:
             node.x = x + node.width / 2
             x += node.width + GAP
     for sweep in range(2 * _SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
-            _draw_to_middle(layer, sweep)
+            _draw_to_middle(layer)
     left = min((n.x - n.width / 2 for layer in layers for n in layer), default=0.0)
     for node in (n for layer in layers for n in layer):
         node.x += MARGIN - left
 
 
-def _draw_to_middle(layer: list[Node], sweep: int) -> None:
+def _draw_to_middle(layer: list[Node]) -> None:
     """The places nearest to the wanted ones, in the sense of least squares, that keep order and distances.
 
     Nodes that would overlap form a block at the mean of what they want (pool adjacent violators).
@@ -210,8 +210,7 @@ def _draw_to_middle(layer: list[Node], sweep: int) -> None:
     for i, node in enumerate(layer):
         offset += (layer[i - 1].width + node.width) / 2 + GAP if i else 0.0
         offsets.append(offset)
-        near = [*node.above, *node.below] if sweep > _SWEEPS else (node.above if sweep % 2 == 0 else node.below)
-        blocks.append([_mean([n.x for n in near], node.x) - offset, 1])
+        blocks.append([_mean([n.x for n in (*node.above, *node.below)], node.x) - offset, 1])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
             wanted, count = blocks.pop()
             blocks[-1][0] += wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,6 +12,7 @@ from adbridge.backends.reference import namespace as xp
 from adbridge.backends.reference.dialect.functions import FUNCTIONS, array_function
 from adbridge.backends.reference.dialect.shapes import ravel, transpose
 from adbridge.backends.reference.dialect.ufuncs import UFUNCS, array_ufunc
+from adbridge.backends.reference.primitives import Primitive
 from adbridge.backends.reference.tracer import Tracer, write, write_all
 from adbridge.errors import NotDifferentiable
 
@@ -43,15 +45,41 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _forward(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other: function(self, other) if isinstance(other, _OPERANDS) else NotImplemented
+    if type(function) is Primitive:
+        return _of_primitive(function)
+
+    def method(self: Any, other: Any) -> Any:
+        return function(self, other) if type(other) in _KNOWN or isinstance(other, _OPERANDS) else NotImplemented
+
+    return method
+
+
+def _of_primitive(primitive: Primitive) -> Callable[[Any, Any], Any]:
+    def method(self: Any, other: Any) -> Any:
+        kind = type(other)
+        if type(self) is Tracer and (kind in _PLAIN or (kind is Tracer and other.trace is self.trace)):
+            return self.trace.process(primitive, (self, other), {})  # no other level, no view: the short way
+        return primitive(self, other) if kind in _KNOWN or isinstance(other, _OPERANDS) else NotImplemented
+
+    return method
 
 
 def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other: function(other, self) if isinstance(other, _OPERANDS) else NotImplemented
+    def method(self: Any, other: Any) -> Any:
+        return function(other, self) if type(other) in _KNOWN or isinstance(other, _OPERANDS) else NotImplemented
+
+    return method
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other: write_all(self, function, other) if isinstance(other, _OPERANDS) else NotImplemented
+    def method(self: Any, other: Any) -> Any:
+        return write_all(self, function, other) if isinstance(other, _OPERANDS) else NotImplemented
+
+    return method
+
+
+_PLAIN = frozenset({np.ndarray, float, int, np.float64})
+_KNOWN = _PLAIN | {Tracer}
 
 
 def _setitem(self: Tracer, key: Any, value: Any) -> None:
@@ -138,7 +166,7 @@ def install() -> None:
     """Give `Tracer` its methods (they need the namespace, which needs `Tracer`)."""
     for name, method in _METHODS.items():
         # A Primitive is callable but is not a function: it would not bind as a method.
-        bound = method if isinstance(method, property) else _as_method(method)
+        bound = method if isinstance(method, (property, FunctionType)) else _as_method(method)
         setattr(Tracer, name, bound)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from adbridge.backends.reference.compile import GuardFailed, compile_program
 from adbridge.backends.reference.primitives import Traced
 from adbridge.backends.reference.program import Program
-from adbridge.backends.reference.transforms import record
+from adbridge.backends.reference.tracer import Recorder
+from adbridge.backends.reference.transforms import record_on
 from adbridge.errors import NotDifferentiable
 from adbridge.protocol import Arrays, Compiled
 
@@ -31,13 +32,15 @@ def prepare(fun: Callable[..., Arrays], arrays: Arrays, compiler: Compiler = com
     if any(isinstance(a, Traced) for a in arrays):
         return Compiled(fun)
     try:
-        program = record(fun, *arrays)
+        trace = Recorder()
+        program = record_on(trace, fun, arrays)
     except NotDifferentiable:
         fun(*arrays)  # raises what is wrong at once, too
         return Compiled(fun)
     if _holds_tracers(program):
         return Compiled(fun)
-    return Compiled(Variants(fun, compiler, program), takes_numpy=True, fresh=True)
+    variants = Variants(fun, compiler, _as_recorded(trace, compiler(program, True), arrays))
+    return Compiled(variants, takes_numpy=True, fresh=True, matched=variants.matched)
 
 
 def _holds_tracers(program: Program) -> bool:
@@ -46,19 +49,42 @@ def _holds_tracers(program: Program) -> bool:
     return any(isinstance(x, Traced) for x in (*constants, *program.outputs))
 
 
+def _entry(compiled: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    """The function itself, of an object that is called like it."""
+    return getattr(compiled, "entry", compiled)
+
+
+def _as_recorded(trace: Recorder, compiled: Callable[..., Arrays], arrays: Arrays) -> Callable[..., Arrays]:
+    """Where a write was to a reshaped array, a view or a copy by its layout in memory: for arrays laid out alike."""
+    run, strides = _entry(compiled), [a.strides for a in arrays]
+    if not trace.layout_matters:
+        return run
+
+    def checked(*arrays: Any) -> Arrays:
+        if [a.strides for a in arrays] != strides:
+            raise GuardFailed
+        return run(*arrays)
+
+    return checked
+
+
 class Variants:
     """Compiled programs of one function, the last used first."""
 
-    def __init__(self, fun: Callable[..., Arrays], compiler: Compiler, program: Program) -> None:
+    def __init__(self, fun: Callable[..., Arrays], compiler: Compiler, first: Callable[..., Arrays]) -> None:
         self.fun = fun
         self.compiler = compiler
-        self.last = compiler(program, True)
+        self.last = first
         self.others: tuple[Callable[..., Arrays], ...] = ()
 
     def __call__(self, *arrays: Any) -> Arrays:
         for array in arrays:
             if type(array) is not np.ndarray:
                 return self.fun(*arrays)
+        return self.matched(*arrays)
+
+    def matched(self, *arrays: Any) -> Arrays:
+        """Of NumPy arrays."""
         try:
             return self.last(*arrays)
         except GuardFailed:
@@ -74,7 +100,8 @@ class Variants:
             self.put_first(variant)
             return outs
         for assume in (True, False):
-            variant = self.compiler(record(self.fun, *arrays), assume)
+            program = record_on(trace := Recorder(), self.fun, arrays)
+            variant = _as_recorded(trace, self.compiler(program, assume), arrays)
             try:
                 outs = variant(*arrays)
             except GuardFailed:

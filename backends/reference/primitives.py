@@ -64,6 +64,8 @@ class Traced:
     trace: Trace
     value: Any
 
+    is_view = False
+
     def refresh(self) -> None:
         """Catch up with writes to the array that this one is a view of."""
 
@@ -133,11 +135,12 @@ class Primitive:
         top: Trace | None = None
         for arg in args:
             if isinstance(arg, Traced):
-                arg.refresh()
+                if arg.is_view:
+                    arg.refresh()
                 if top is None or arg.trace.level > top.level:
                     top = arg.trace
         if top is None:
-            return self.impl(*args, **params)
+            return self.impl(*args, **params) if params else self.impl(*args)
         return top.process(self, args, params)
 
 

@@ -78,8 +78,9 @@ class Program:
     def append(
         self, primitive: Primitive, inputs: tuple[Any, ...], params: dict[str, Any], shape: Any, dtype: Any
     ) -> Var:
-        output = Var(self.size, shape, dtype)
-        self.size += 1
+        size = self.size
+        output = Var(size, shape, dtype)
+        self.size = size + 1
         self.equations.append(Equation(primitive, inputs, params, output))
         return output
 

@@ -103,7 +103,7 @@ def _shared_factor(
         return None
     for v, w in (inner.inputs, inner.inputs[::-1]):
         other = scaled.get((v.index, c)) if type(v) is Var else None
-        if other is not None and other is not eq and v.shape == eq.output.shape:
+        if other is not None and other is not eq and (v.shape, v.dtype) == (eq.output.shape, eq.output.dtype):
             return other, w
     return None
 
@@ -112,11 +112,13 @@ class _Simplifier:
     def __init__(self, program: Program, assume: bool) -> None:
         self.old = program
         self.assume = assume
+        self.uses = Counter(x.index for eq in program.equations for x in eq.inputs if type(x) is Var)
         self.assumptions: list[tuple[Var, object]] = []
         self.new = Program()
         self.known: dict[Any, Var] = {}  # equations already there
         self.source: dict[int, Equation] = {}  # of each variable of the new program
         self.values: list[Any] = [None] * program.size
+        self.quotients: dict[tuple[int, float], float] = {}  # x / d, kept as 1/d times x: d
 
     def run(self) -> Program:
         for var in self.old.inputs:
@@ -129,7 +131,9 @@ class _Simplifier:
                 continue
             rule = _RULES.get(eq.primitive.name, _RULES_BY_KIND[eq.primitive.linear is not None])
             found = rule(self, eq, args)
-            self.values[eq.output.index] = self.plain(eq, args) if found is None else found
+            if found is None or (found.factor != 1 and not _movable(found.factor, eq.output.dtype)):
+                found = self.plain(eq, args)
+            self.values[eq.output.index] = self.settled(found) if self.uses[eq.output.index] > 1 else found
         self.new.outputs = tuple(self.whole(self.value(x)) for x in self.old.outputs)
         self.new.guards = [
             Guard(var, guard.value, guard.at)
@@ -138,6 +142,12 @@ class _Simplifier:
         ]
         self.new.guards += [Guard(var, what, 0) for var, what in dict.fromkeys(self.assumptions)]
         return self.new
+
+    def settled(self, x: Scaled) -> Scaled:
+        """With its factor applied, but for the sign: once here is less work than at every use."""
+        if abs(x.factor) == 1 or type(x.operand) is not Var:
+            return x
+        return Scaled(1.0 if x.factor > 0 else -1.0, self.whole(Scaled(abs(x.factor), x.operand)))
 
     def value(self, x: Any) -> Scaled:
         return self.values[x.index] if type(x) is Var else Scaled(1.0, x)
@@ -154,6 +164,8 @@ class _Simplifier:
                 a, b = self.source[operand.index].inputs
                 return self.emit(PRIMITIVES["subtract"], (b, a), {}, operand)
             return self.emit(PRIMITIVES["negative"], (operand,), {}, operand)
+        if (over := self.quotients.get((operand.index, factor))) is not None:
+            return self.emit(PRIMITIVES["divide"], (operand, over), {}, operand)  # to the last place: 49 / 49 is 1
         return self.emit(PRIMITIVES["multiply"], (operand, factor), {}, operand)
 
     def plain(self, eq: Equation, args: Sequence[Scaled]) -> Scaled:
@@ -172,11 +184,14 @@ class _Simplifier:
     def unbroadcast(self, inputs: tuple[Any, ...], like: Any) -> tuple[Any, ...]:
         """Operands of an elementwise step before they were broadcast, where another one has the whole shape."""
         full = [type(x) is Var and x.shape == like.shape and not self.is_by(x, "broadcast_to") for x in inputs]
+        if not any(full):
+            return inputs
+        kept = next((i for i, x in enumerate(inputs) if full[i] and self.thin(x) is x), full.index(True))
         thin = []
         for i, x in enumerate(inputs):
-            if type(x) is Var and any(f for j, f in enumerate(full) if j != i):
+            if type(x) is Var and i != kept:
                 x = self.thin(x)
-            elif (number := splat(x, like)) is not None and any(f for j, f in enumerate(full) if j != i):
+            elif (number := splat(x, like)) is not None:
                 x = number
             thin.append(x)
         return tuple(thin)
@@ -198,6 +213,8 @@ class _Simplifier:
 
 def splat(x: Any, like: Any) -> float | None:
     """The one number that a constant consists of, if it may stand for it in a step with `like`'s dtype."""
+    if like.dtype is None or like.dtype.kind not in "fc":
+        return None  # whole numbers are to stay whole
     if type(x) is float and id(x) not in CONSTANTS:
         return x
     if type(x) is int:
@@ -205,11 +222,14 @@ def splat(x: Any, like: Any) -> float | None:
     if not isinstance(x, (np.ndarray, np.generic)) or x.dtype != like.dtype or x.dtype.kind != "f" or x.size == 0:
         return None
     first = x.flat[0]
-    return float(first) if np.all(x == first) else None
+    same = np.all(x == first) and (first != 0 or np.all(np.signbit(x) == np.signbit(first)))
+    return float(first) if same else None
 
 
-def _movable(number: float | None) -> bool:
-    return number is not None and 1e-100 < abs(number) < 1e100
+def _movable(number: float | None, dtype: Any) -> bool:
+    """Whether a number may be moved: not so large or small that what it is moved past could leave the dtype's range."""
+    bound = 1e4 if dtype.char in "fF" else 1e20
+    return number is not None and 1 / bound < abs(number) < bound
 
 
 # Rules: what becomes of an equation; None for the equation as it is. `eq.output` tells shape and dtype.
@@ -240,7 +260,7 @@ def _multiply(s: _Simplifier, eq: Equation, args: list[Scaled]) -> Scaled | None
     for (f, x), (g, number) in ((args[0], args[1]), (args[1], args[0])):
         value = splat(number, eq.output)
         if value is not None and type(x) is Var and x.shape == eq.output.shape and x.dtype == eq.output.dtype:
-            return Scaled(f * g * value, x) if _movable(value) else None
+            return Scaled(f * g * value, x) if _movable(value, x.dtype) else None
     if not (type(a) is Var and type(b) is Var):
         return None
     return Scaled(fa * fb, s.emit(eq.primitive, (a, b), {}, eq.output))
@@ -269,9 +289,13 @@ def _divide(s: _Simplifier, eq: Equation, args: list[Scaled]) -> Scaled | None:
     (fa, a), (fb, b) = args
     over = splat(b, eq.output)
     if over is not None and type(a) is Var and a.shape == eq.output.shape and a.dtype == eq.output.dtype:
-        return Scaled(fa / (fb * over), a) if _movable(over) else None
+        if not _movable(over, a.dtype):
+            return None
+        if fa == fb == 1 and np.frexp(over)[0] not in (0.5, -0.5):
+            s.quotients[a.index, 1 / over] = over
+        return Scaled(fa / (fb * over), a)
     above = splat(a, eq.output)
-    if above is not None and _movable(above) and type(b) is Var and b.shape == eq.output.shape:
+    if above is not None and _movable(above, eq.output.dtype) and type(b) is Var and b.shape == eq.output.shape:
         return Scaled(fa * above / fb, s.emit(eq.primitive, (1.0, b), {}, eq.output))
     if type(a) is Var and type(b) is Var:
         return Scaled(fa / fb, s.emit(eq.primitive, (a, b), {}, eq.output))
@@ -315,7 +339,7 @@ def _sum_of(s: _Simplifier, eq: Equation, x: Scaled, y: Scaled) -> Scaled | None
             1.0, s.emit(PRIMITIVES["add"], (s.whole(x if a is x.operand else y), s.whole(Scaled(g, b))), {}, eq.output)
         )
     if a is b:
-        return Scaled(f + g, a) if _movable(f + g) else None
+        return Scaled(f + g, a) if f * g > 0 and _movable(f + g, a.dtype) else None  # inf - 2 inf is NaN
     if abs(f) != abs(g):
         larger, smaller = int(np.prod(a.shape)), int(np.prod(b.shape))
         if larger < smaller or (larger == smaller and abs(g) == 1):
@@ -437,6 +461,11 @@ def _sum(s: _Simplifier, eq: Equation, args: list[Scaled]) -> Scaled | None:
         return args[0]
     if eq.params["keepdims"] and type(x) is Var:
         return _kept(s, eq, args, _sum)
+    if type(x) is Var and s.is_by(x, "multiply") and type(number := s.source[x.index].inputs[1]) is float:
+        # Of a number times y: if the sum of y is a constant, so is this.
+        found = _sum(s, eq, [Scaled(args[0].factor * number, s.source[x.index].inputs[0])])
+        if found is not None and type(found.operand) is not Var:
+            return found
     if type(x) is Var and s.is_by(x, "multiply") and (parts := _thin_factor(s, x, eq.params["axis"])):
         return _thin_times_sum(s, eq, args[0].factor, *parts)
     return _linear(s, eq, args)
@@ -472,7 +501,13 @@ def _kept(s: _Simplifier, eq: Equation, args: list[Scaled], rule: Rule) -> Scale
 def _thin_factor(s: _Simplifier, x: Var, axis: tuple[int, ...]) -> tuple[Var, Var] | None:
     """Of a product x, the factor that is constant along the axes, and the other."""
     for thin, full in (s.source[x.index].inputs, s.source[x.index].inputs[::-1]):
-        if type(thin) is type(full) is Var and full.shape == x.shape:
+        # Of one dtype: else the sum would be in another precision than the product.
+        if (
+            type(thin) is type(full) is Var
+            and full.shape == x.shape
+            and thin.dtype == full.dtype
+            and x.dtype.kind in "fc"
+        ):
             shape = (1,) * (len(x.shape) - len(thin.shape)) + thin.shape
             if all(shape[i] == 1 for i in axis):
                 return thin, full
@@ -514,7 +549,9 @@ def _add_at(s: _Simplifier, eq: Equation, args: list[Scaled]) -> Scaled | None:
     if type(x.operand) is not Var:
         if splat(x.operand, eq.output) != 0 and np.any(x.operand):
             return None
-        if not indices and _only_new_axes(eq.params["key"]) and type(v.operand) is Var:
+        alike = type(v.operand) is Var and v.operand.dtype == eq.output.dtype
+        alike = alike and np.prod(v.operand.shape) == np.prod(eq.output.shape)
+        if not indices and _only_new_axes(eq.params["key"]) and alike:
             return _reshape(s, Equation(PRIMITIVES["reshape"], (), {"shape": eq.output.shape}, eq.output), [v])
         return Scaled(1.0, s.emit(eq.primitive, (ZERO, s.whole(v), *rest), eq.params, eq.output))
     if abs(x.factor) != 1:
@@ -571,7 +608,8 @@ _RULES_BY_KIND: tuple[Rule, Rule] = (lambda s, eq, args: None, _linear)
 def _key(x: Any) -> Any:
     if type(x) is Var:
         return x.index
-    return (type(x).__name__, x) if isinstance(x, (int, float, complex, bool)) else ("constant", id(x))
+    # By its digits: 0.0 and -0.0 are equal.
+    return (type(x).__name__, repr(x)) if isinstance(x, (int, float, complex, bool)) else ("constant", id(x))
 
 
 def _params_key(params: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ in base64: whatever the program holds is in the source.
 from __future__ import annotations
 
 import ast
-import base64
 import inspect
 import sys
 import types
@@ -23,11 +22,19 @@ from typing import Any
 import numpy as np
 
 from adbridge.backends.reference.formulas import numbered
+from adbridge.backends.reference.literals import (
+    array_literal,
+    dtype_literal,
+    key_literal,
+    literal,
+    number_literal,
+    subscript,
+)
 from adbridge.backends.reference.primitives import Primitive, Var
 from adbridge.backends.reference.program import Equation, Guard, Program
 from adbridge.errors import CapabilityError
 
-_SHORT, _LONG = 8, 1000
+_SHORT = 8
 _OPERATORS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 _COMPARISONS = {"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">="}
 
@@ -83,7 +90,9 @@ class _Source:
         self.names |= {eq.output.index: f"v{i + 1}" for i, eq in enumerate(program.equations)}
         body = [self.line(part) for part in _in_order(program)]
         outputs = ", ".join(self.operand(x) for x in program.outputs)
-        casts = [f"{x} = np.asarray({x}, {_dtype(v.dtype)})" for x, v in zip(inputs, program.inputs, strict=True)]
+        casts = [
+            f"{x} = np.asarray({x}, {dtype_literal(v.dtype)})" for x, v in zip(inputs, program.inputs, strict=True)
+        ]
         lines = [_docstring(program, inputs), *casts, *body, f"return {outputs or '()'}"]
         function = "\n".join([f"def {self.name}({', '.join(inputs)}):", *(f"    {line}" for line in lines)])
         head = "\n".join(sorted(self.imports))
@@ -124,13 +133,13 @@ class _Source:
         count, name = _KEYED[eq.primitive.name], eq.primitive.name
         arrays, indices, key = operands[:count], operands[count:], eq.params["key"]
         if name == "getitem":
-            return f"{_atom(arrays[0])}[{_subscript(key, indices)}]"
+            return f"{_atom(arrays[0])}[{subscript(key, indices)}]"
         helper = {"clear_at": "set_at", "add_at": "add_each_at" if indices else "add_at"}.get(name, name)
         self.helpers[helper] = _AT[helper]
         if name == "last_writes":
-            return f"last_writes({_key(key, indices)}, {literal(eq.params['shape'])})"
+            return f"last_writes({key_literal(key, indices)}, {literal(eq.params['shape'])})"
         value = "0" if name == "clear_at" else arrays[1]
-        return f"{helper}({arrays[0]}, {_key(key, indices)}, {value})"
+        return f"{helper}({arrays[0]}, {key_literal(key, indices)}, {value})"
 
     def called(self, function: str, operands: Sequence[str], params: dict[str, Any]) -> str:
         words = [*operands, *(f"{k}={self.operand(v)}" for k, v in params.items())]
@@ -163,7 +172,7 @@ class _Source:
         assert isinstance(node, ast.Lambda)
         values = _bound(impl, operands, {k: self.operand(v) for k, v in params.items()}) | self.needed(impl)
         body = _Substitute(values).visit(ast.parse(ast.unparse(node.body), mode="eval").body)
-        return _tidy(ast.unparse(body))
+        return _tidy(ast.unparse(body)).replace("np.add.reduce(", "np.sum(")  # the same, as people write it
 
     def helper(self, impl: Any, name: str) -> str:
         """A function copied above, with what it uses; its name there."""
@@ -211,9 +220,13 @@ class _Source:
 
     def array(self, x: Any, scalar: bool = False) -> str:
         if scalar or not x.shape:
-            text = f"{_dtype(x.dtype)}({_number(x.item())})"
-            return text if scalar or x.dtype.kind == "c" else f"np.array({_number(x.item())}, {_dtype(x.dtype)})"
-        text = _array(x)
+            text = f"{dtype_literal(x.dtype)}({number_literal(x.item())})"
+            return (
+                text
+                if scalar or x.dtype.kind == "c"
+                else f"np.array({number_literal(x.item())}, {dtype_literal(x.dtype)})"
+            )
+        text = array_literal(x)
         if x.size <= _SHORT:
             return text
         line = next((k for k, known in enumerate(self.constants) if known.partition(" = ")[2] == text), None)
@@ -356,15 +369,26 @@ class _Substitute(ast.NodeTransformer):
 
 
 def _tidy(text: str) -> str:
-    """``axis=0`` for ``axis=(0,)``, and no ``keepdims=False``: NumPy does the same."""
+    """``np.sum`` for ``np.add.reduce``, ``axis=0`` for ``axis=(0,)``, no ``keepdims=False``: NumPy does the same."""
     tree = ast.parse(text, mode="eval").body
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("np."):
+            _named_reduction(node)
             node.keywords = [k for k in node.keywords if (k.arg, ast.unparse(k.value)) != ("keepdims", "False")]
             for keyword in node.keywords:
                 if keyword.arg == "axis" and isinstance(keyword.value, ast.Tuple) and len(keyword.value.elts) == 1:
                     keyword.value = keyword.value.elts[0]
     return ast.unparse(tree)
+
+
+def _named_reduction(node: ast.Call) -> None:
+    """``np.sum(x, axis=axis, keepdims=keepdims)`` for ``np.add.reduce(x, axis, None, None, keepdims)``."""
+    name = {"np.add.reduce": "sum", "np.maximum.reduce": "max", "np.minimum.reduce": "min"}.get(ast.unparse(node.func))
+    if name is None or [ast.unparse(x) for x in node.args[2:4]] != ["None", "None"] or len(node.args) != 5:
+        return
+    x, axis, _, _, keepdims = node.args
+    node.func, node.args = ast.parse(f"np.{name}", mode="eval").body, [x]
+    node.keywords = [ast.keyword("axis", axis), ast.keyword("keepdims", keepdims)]
 
 
 def _free_name(name: str) -> str:
@@ -374,81 +398,3 @@ def _free_name(name: str) -> str:
 
     taken = hasattr(builtins, name) or keyword.iskeyword(name) or (name[:1] in "xvyC" and name[1:].isdigit())
     return f"{name}_" if taken or name in ("np", "x", "base64", "special") else name
-
-
-# Literals.
-
-
-def literal(x: Any) -> str:
-    """A Python value as source."""
-    if isinstance(x, (bool, type(None), str, bytes)):
-        return repr(x)
-    if isinstance(x, (int, float, complex)):
-        return _number(x)
-    if isinstance(x, (tuple, list)):
-        words = ", ".join(map(literal, x))
-        return f"[{words}]" if isinstance(x, list) else f"({words}{',' * (len(x) == 1)})"
-    if isinstance(x, slice):
-        return f"slice({literal(x.start)}, {literal(x.stop)}, {literal(x.step)})"
-    if isinstance(x, np.dtype) or (isinstance(x, type) and issubclass(x, np.generic)):
-        return _dtype(np.dtype(x))
-    if isinstance(x, np.generic):
-        return f"{_dtype(x.dtype)}({_number(x.item())})"
-    if x is ...:
-        return "..."
-    raise CapabilityError(f"to_python cannot write {x!r}; keep it out of the traced function")
-
-
-def _number(x: Any) -> str:
-    """A number as source: as `repr`, but for what that cannot write."""
-    if isinstance(x, complex):
-        return f"complex({_number(x.real)}, {_number(x.imag)})"
-    if isinstance(x, float) and not np.isfinite(x):
-        return "np.nan" if x != x else "np.inf" if x > 0 else "-np.inf"
-    return repr(x)
-
-
-def _dtype(dtype: Any) -> str:
-    return f"np.{np.dtype(dtype).name}"
-
-
-def _array(x: Any) -> str:
-    """An array as source, in the same order in memory: sums depend on it."""
-    order = sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])) if x.size else list(range(x.ndim))
-    if order != list(range(x.ndim)) and not x.flags.c_contiguous:
-        back = tuple(int(i) for i in np.argsort(order))
-        return f"{_array(np.ascontiguousarray(x.transpose(order)))}.transpose({back})"
-    dtype, flat = _dtype(x.dtype), x.ravel()
-    suffix = "" if x.dtype in (np.float64, np.bool) else f", {dtype}"
-    if x.size > 4 or not x.size:
-        if not np.any(flat.view(np.uint8) if x.flags.c_contiguous else flat.copy().view(np.uint8)):
-            return f"np.zeros({x.shape}, {dtype})"
-        if np.all(flat == flat[0]):
-            return f"np.full({x.shape}, {_number(flat[0].item())}, {dtype})"
-    if x.size >= _LONG:
-        data = base64.b64encode(np.ascontiguousarray(x).tobytes()).decode()
-        return f"np.frombuffer(base64.b64decode({data!r}), {dtype}).reshape({x.shape})"
-    return f"np.array({_nested(x.tolist())}{suffix})"
-
-
-def _nested(x: Any) -> str:
-    return f"[{', '.join(map(_nested, x))}]" if isinstance(x, list) else _number(x)
-
-
-def _key(key: Any, indices: Sequence[str]) -> str:
-    """An index as a value."""
-    if isinstance(key, tuple):
-        words = ", ".join(_key(part, indices) for part in key)
-        return f"({words}{',' * (len(key) == 1)})"
-    slot = getattr(key, "i", None)
-    return indices[slot] if isinstance(slot, int) else literal(key)
-
-
-def _subscript(key: Any, indices: Sequence[str]) -> str:
-    """An index between brackets."""
-    if isinstance(key, tuple):
-        return ", ".join(_subscript(part, indices) for part in key) + "," * (len(key) == 1) if key else "()"
-    if isinstance(key, slice):
-        start, stop, step = ("" if x is None else str(x) for x in (key.start, key.stop, key.step))
-        return f"{start}:{stop}:{step}" if step else f"{start}:{stop}"
-    return _key(key, indices)

@@ -37,6 +37,9 @@ class Trace:
     def observe(self, x: Tracer) -> None:
         """Something outside the trace depends on the concrete value of `x`: a branch, an index, a length."""
 
+    def observe_layout(self) -> None:
+        """Something outside the trace depends on how arrays lie in memory: whether one is a view of another."""
+
     def make(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any], y: Any, extra: Any) -> Tracer:
         """The tracer of a result; one of a view remembers what it is a view of."""
         if primitive.rebase is None or not isinstance(args[0], Tracer):
@@ -69,6 +72,7 @@ class Recorder(Trace):
     def __init__(self) -> None:
         super().__init__()
         self.program = Program()
+        self.layout_matters = False
 
     def new_input(self, value: Any) -> Tracer:
         return Tracer(self, value, self.program.add_input(value.shape, value.dtype))
@@ -87,7 +91,11 @@ class Recorder(Trace):
 
     def observe(self, x: Tracer) -> None:
         if type(x.extra) is Var:
-            self.program.guards.append(Guard(x.extra, peek(x.value), len(self.program.equations)))
+            # A copy: the caller may write to what is an argument of his.
+            self.program.guards.append(Guard(x.extra, np.array(peek(x.value)), len(self.program.equations)))
+
+    def observe_layout(self) -> None:
+        self.layout_matters = True
 
     def var_of(self, x: Any) -> Any:
         return x.extra if isinstance(x, Tracer) and x.trace is self else x
@@ -190,6 +198,7 @@ class View(Tracer):
     """
 
     __slots__ = ("base", "params", "primitive", "seen", "shared")
+    is_view = True
 
     def __init__(
         self, trace: Trace, value: Any, extra: Any, base: Tracer, primitive: Primitive, params: dict[str, Any]
@@ -215,6 +224,11 @@ class View(Tracer):
         if self.shared is None:  # asked before the first write parts them
             view = peek(self.value)
             self.shared = isinstance(view, np.ndarray) and np.may_share_memory(view, peek(self.seen))
+            if self.primitive.name == "reshape":
+                x: Any = self
+                while isinstance(x, Tracer):
+                    x.trace.observe_layout()
+                    x = x.value
         return self.shared
 
     def update(self, new: Tracer) -> None:

@@ -23,12 +23,13 @@ from adbridge.backends.reference.primitives import (
 )
 from adbridge.backends.reference.program import Program, evaluate
 from adbridge.backends.reference.rules.elementwise import add, multiply, negative
-from adbridge.backends.reference.rules.shaping import add_at
+from adbridge.backends.reference.rules.shaping import add_at, getitem
 from adbridge.backends.reference.tracer import LinearRecorder, Recorder, Trace, Tracer
 from adbridge.errors import NotDifferentiable
 from adbridge.protocol import Arrays, FlatFunction
 
 Params = dict[str, Any]
+NO_PARAMS: Params = {}
 
 
 class Pusher(Trace):
@@ -49,7 +50,7 @@ class Pusher(Trace):
                 compute = primitive  # a lower level has to know
             values.append(value)
             tangents.append(t)
-        y = compute(*values, **params)
+        y = compute(*values, **params) if params else compute(*values)
         t = self.tangent(primitive, tangents, y, values, params) if moving else None
         if primitive.rebase is None:
             return Tracer(self, y, t)
@@ -69,6 +70,7 @@ class Linearizer(Pusher):
         super().__init__()
         self.recorder = LinearRecorder()
         self.program = self.recorder.program
+        self._append = self.program.append
 
     def tangent(self, primitive: Primitive, tangents: list[Any], y: Any, args: list[Any], params: Params) -> Any:
         partials = primitive.partials
@@ -86,7 +88,7 @@ class Linearizer(Pusher):
         for t, partial in zip(tangents, partials, strict=True):
             if t is not None and partial is not None:
                 part = self._scaled(t, partial(y, *args, **params), y)
-                total = part if total is None else self.program.add(add, (total, part), {}, y)
+                total = part if total is None else self._append(add, (total, part), NO_PARAMS, y.shape, y.dtype)
         return total
 
     def _scaled(self, t: Var, factor: Any, y: Any) -> Var:
@@ -98,22 +100,24 @@ class Linearizer(Pusher):
             if factor == 1:
                 return t
             if factor == -1:
-                return self.program.add(negative, (t,), {}, y)
+                return self._append(negative, (t,), NO_PARAMS, shape, dtype)
         else:
             if factor.dtype is not dtype:
                 factor = in_precision_of(y, factor)
             if t.shape != shape and factor.shape != shape:
                 t = _unwrap(self.recorder, fit(_wrap(self.recorder, t), y))
-        return self.program.append(multiply, (t, factor), {}, shape, dtype)
+        return self._append(multiply, (t, factor), NO_PARAMS, shape, dtype)
 
     def _linear(self, primitive: Primitive, tangents: list[Any], y: Any, args: list[Any], params: Params) -> Any:
         assert primitive.linear is not None
-        check_count(primitive, args, len(primitive.linear))
-        total = None
+        if len(args) != len(primitive.linear):
+            check_count(primitive, args, len(primitive.linear))
+        total, shape, dtype = None, y.shape, y.dtype
         for i, linear in enumerate(primitive.linear):
             if linear and tangents[i] is not None:
-                part = self.program.add(primitive, (*args[:i], tangents[i], *args[i + 1 :]), params, y)
-                total = part if total is None else self.program.add(add, (total, part), {}, y)
+                inputs = (tangents[i],) if len(args) == 1 else (*args[:i], tangents[i], *args[i + 1 :])
+                part = self._append(primitive, inputs, params, shape, dtype)
+                total = part if total is None else self._append(add, (total, part), NO_PARAMS, shape, dtype)
         return total
 
 
@@ -132,7 +136,11 @@ def _unwrap(recorder: LinearRecorder, t: Any) -> Any:
 
 def record(fun: Callable[..., Any], *args: Any) -> Program:
     """The Wengert list of one run of ``fun(*args)``, which returns a flat tuple of arrays."""
-    trace = Recorder()
+    return record_on(Recorder(), fun, args)
+
+
+def record_on(trace: Recorder, fun: Callable[..., Any], args: Arrays) -> Program:
+    """`record`, by a trace that tells afterwards what else the run relied on."""
     try:
         outs = _refreshed(fun(*(trace.new_input(arg) for arg in args)))
     finally:
@@ -195,20 +203,20 @@ def push(program: Program, tangents: Sequence[Any], outs: Arrays) -> Arrays:
 def pull(program: Program, cotangents: Sequence[Any]) -> Arrays:
     """Run a linear program backward: each step's cotangent goes to its linear operands by their transposes."""
     held: list[Any] = [None] * program.size
-    owned = [False] * program.size  # whether the held array is ours to add to in place
+    ours = [False] * program.size  # whether nobody else has the held array, so that it may be written to
 
-    def give(var: Var, cotangent: Any) -> None:
-        if cotangent.shape != var.shape or cotangent.dtype != var.dtype:
+    def give(var: Var, cotangent: Any, fresh: bool = False) -> None:
+        if cotangent.shape != var.shape or (cotangent.dtype is not var.dtype and cotangent.dtype != var.dtype):
             cotangent = unfit(cotangent, var)
         i = var.index
         before = held[i]
         if before is None:
-            held[i] = cotangent
-        elif owned[i] and type(before) is type(cotangent) is np.ndarray:
+            held[i], ours[i] = cotangent, fresh
+        elif ours[i] and type(before) is type(cotangent) is np.ndarray:
             np.add(before, cotangent, out=before)
         else:
             held[i] = add(before, cotangent)
-            owned[i] = type(held[i]) is np.ndarray
+            ours[i] = type(held[i]) is np.ndarray
 
     for out, cotangent in zip(program.outputs, cotangents, strict=True):
         if type(out) is Var:
@@ -221,20 +229,30 @@ def pull(program: Program, cotangents: Sequence[Any]) -> Arrays:
         held[i] = None
         primitive, inputs = eq.primitive, eq.inputs
         if primitive is multiply and type(inputs[0]) is Var:
-            give(inputs[0], cotangent * inputs[1])
-            continue
-        if primitive.name in _GATHERING:
+            give(inputs[0], _times(cotangent, inputs[1], ours[i]), True)
+        elif primitive is add:
+            give(inputs[0], cotangent)
+            give(inputs[1], cotangent)
+        elif primitive is negative:
+            give(inputs[0], -cotangent, True)
+        elif primitive is getitem:
             j = inputs[0].index
-            held[j], owned[j] = _gathered(eq, cotangent, held[j], owned[j])
-            continue
-        assert primitive.transpose is not None, f"{primitive.name!r} has no transpose"
-        for operand, part in zip(inputs, primitive.transpose(cotangent, inputs, eq.params), strict=False):
-            if part is not None:
-                give(operand, part)
+            held[j], ours[j] = _gathered(eq, cotangent, held[j], ours[j])
+        else:
+            assert primitive.transpose is not None, f"{primitive.name!r} has no transpose"
+            for operand, part in zip(inputs, primitive.transpose(cotangent, inputs, eq.params), strict=False):
+                if part is not None:
+                    give(operand, part)
     return tuple(zero_like(var) if held[var.index] is None else held[var.index] for var in program.inputs)
 
 
-_GATHERING = frozenset({"getitem"})
+def _times(cotangent: Any, factor: Any, ours: bool) -> Any:
+    """The product, in place of the cotangent if it fits there."""
+    if not ours or not (type(cotangent) is type(factor) is np.ndarray):
+        return cotangent * factor
+    if cotangent.shape != factor.shape or cotangent.dtype != factor.dtype:
+        return cotangent * factor
+    return np.multiply(cotangent, factor, out=cotangent)
 
 
 def _gathered(eq: Any, cotangent: Any, before: Any, ours: bool) -> tuple[Any, bool]:

@@ -12,6 +12,7 @@ from adbridge.backends.reference import namespace as xp
 from adbridge.backends.reference.namespace.axes import one_axis
 from adbridge.backends.reference.namespace.dtypes import as_float
 from adbridge.backends.reference.namespace.reductions import scan
+from adbridge.backends.reference.primitives import PRIMITIVES
 from adbridge.errors import NotDifferentiable
 
 # NumPy's and SciPy's names where they are not the standard's.
@@ -117,6 +118,8 @@ def named(name: str) -> Callable[..., Any] | None:
 
 
 def array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    if ufunc in _ARITHMETIC and method == "__call__" and not kwargs and type(inputs[0]) not in (list, tuple):
+        return _ARITHMETIC[ufunc](*inputs)  # of an array and a tracer: the short way
     name = ufunc.__name__
     call = named(name)
     if call is None:
@@ -128,6 +131,11 @@ def array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs:
     if unknown := {key for key, value in kwargs.items() if value is not None and value is not True}:
         raise in_place(name, unknown) if unknown & {"out", "where"} else _not_taken(name, unknown)
     return call(*inputs)
+
+
+_ARITHMETIC: dict[np.ufunc, Callable[..., Any]] = {
+    getattr(np, name): PRIMITIVES[name] for name in ("add", "subtract", "multiply", "divide", "matmul")
+}
 
 
 def missing(name: str) -> NotDifferentiable:

@@ -17,6 +17,8 @@ def axes_of(x: Any, axis: Axis) -> tuple[int, ...]:
     count = len(x.shape)
     if axis is None:
         return tuple(range(count))
+    if type(axis) is int and -count <= axis < count:
+        return (axis % count,)
     return tuple(np.lib.array_utils.normalize_axis_tuple(axis, count))
 
 

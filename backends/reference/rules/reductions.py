@@ -12,7 +12,7 @@ from adbridge.backends.reference.rules.shaping import broadcast_to, getitem, res
 
 def kept_shape(shape: tuple[int, ...], axis: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with the reduced axes kept at size one."""
-    return tuple(1 if i in axis else size for i, size in enumerate(shape))
+    return tuple([1 if i in axis else size for i, size in enumerate(shape)])
 
 
 def _reduced_spec(x: Any, axis: tuple[int, ...], keepdims: bool) -> Spec:
@@ -26,7 +26,7 @@ def _spread(y: Any, x: Any, axis: tuple[int, ...]) -> Any:
 
 
 sum = deflinear(
-    primitive("sum", lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims)),
+    primitive("sum", lambda x, axis, keepdims: np.add.reduce(x, axis=axis, keepdims=keepdims)),
     _reduced_spec,
     lambda ct, x, axis, keepdims: broadcast_to(_spread(ct, x, axis), shape=x.shape),
 )
@@ -34,10 +34,13 @@ sum = deflinear(
 
 def _share_of_ties(x: Any, y: Any) -> Any:
     """1 where x is the extremum y, shared evenly among ties along the axes in which y has size one."""
-    hit = np.equal(x, y).astype(x.dtype)
+    hit = np.equal(x, y)
+    if np.count_nonzero(hit) == y.size and not np.isnan(np.add.reduce(y, axis=None)):
+        return hit.astype(x.dtype)  # one to each: no ties
+    hit = hit.astype(x.dtype)
     axis = tuple(i for i, size in enumerate(y.shape) if size != x.shape[i])
     ties = np.add.reduce(hit, axis=axis, keepdims=True)
-    return hit if np.all(ties == 1) else np.divide(hit, ties, out=hit)
+    return np.divide(hit, ties, out=hit)
 
 
 share_of_ties = defzero(primitive("share_of_ties", _share_of_ties))

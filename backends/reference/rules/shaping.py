@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,17 @@ from adbridge.backends.reference.primitives import (
     primitive,
 )
 
+
+def _broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    if math.prod(shape) < 1000:  # a small array costs less to fill than a view to make
+        out = np.empty(shape, x.dtype)
+        out[...] = x
+        return out
+    return np.broadcast_to(x, shape)
+
+
 broadcast_to = deflinear(
-    primitive("broadcast_to", np.broadcast_to),
+    primitive("broadcast_to", _broadcast_to),
     lambda x, shape: Spec(shape, x.dtype),
     lambda ct, x, shape: ct,  # the axes are summed back by `unfit`
 )
