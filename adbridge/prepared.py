@@ -13,6 +13,7 @@ from adbridge.calls import Call
 from adbridge.errors import CapabilityError, SignatureMismatch
 from adbridge.operators import Operator
 from adbridge.protocol import Arrays, Compiled, read_only
+from adbridge.quick import quick_call
 from adbridge.readings import argument_names
 from adbridge.signatures import ArrayLike, Match, matcher, same
 from adbridge.trees import LEAF, PyTree, Spec, TreeDef, builder, check_specs, flatten, spec_of, unflatten
@@ -149,8 +150,9 @@ def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) ->
     seconds = time.perf_counter() - start
     alike = _alike(call, specs)
     match = matcher(example_args, example_kwargs, alike) if call.reading.numpy_out else _match_none
-    by_position = not example_kwargs and len(example_args) == len(alike)
-    quick = _quick(runs, alike) if call.reading.numpy_out and by_position else None
+    quick = None
+    if runs.compiled is not None and runs.tree is not None and match is not _match_none and not example_kwargs:
+        quick = None if call.reading.scoped else quick_call(example_args, alike, runs.tree, runs.compiled, runs)
     return Prepared(transformed, seconds, compiled, runs, specs, match, _answer(runs), quick)
 
 
@@ -163,29 +165,6 @@ def _answer(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:
         return _answer_converted(runs)
     assert runs.tree is not None
     return _answer_array(runs, compiled) if runs.tree == LEAF else _answer_tree(runs, compiled, runs.tree)
-
-
-def _quick(runs: Runs, likes: list[Any]) -> Callable[..., Any] | None:
-    """Of arrays by position to one array, without the parts that other calls need: None where it does not apply."""
-    compiled = runs.compiled
-    if compiled is None or compiled.matched is None or runs.tree != LEAF or runs.call.reading.scoped:
-        return None
-    if not all(type(like) is ArrayLike for like in likes):
-        return None
-    tests = [f"type(a{i}) is ndarray and a{i}.shape == s{i} and a{i}.dtype == d{i}" for i in range(len(likes))]
-    names = [f"a{i}" for i in range(len(likes))]
-    source = f"""def quick({", ".join(f"{name}=None" for name in names)}, *rest):
-    if {" and ".join(tests)} and not rest and runs.compiled is not None:
-        (out,) = call({", ".join(names)})
-        if runs.compiled is not None:
-            return out if type(out) is ndarray else to_numpy(out)
-    return None"""
-    scope: dict[str, Any] = {"ndarray": np.ndarray, "runs": runs, "call": compiled.matched}
-    scope["to_numpy"] = runs.call.to_numpy
-    scope |= {f"s{i}": like.shape for i, like in enumerate(likes)}
-    scope |= {f"d{i}": like.dtype for i, like in enumerate(likes)}
-    exec(source, scope)
-    return scope["quick"]  # type: ignore[no-any-return]
 
 
 def _answer_converted(runs: Runs) -> Callable[[Sequence[Any]], PyTree]:

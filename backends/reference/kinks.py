@@ -2,7 +2,7 @@
 
 ``python -m adbridge.backends.reference.kinks`` prints it in Markdown; the tests run every row. The convention:
 of the slopes to the two sides the mean, shared evenly among those that tie; 0 where symmetry leaves no direction;
-at a pole what IEEE arithmetic says. A branch that is not taken has no part in it.
+at a pole, what IEEE arithmetic says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import astuple, dataclass, fields
 
 @dataclass(frozen=True)
 class Kink:
-    """A row: Python expressions of a function of x, of a point, and of the gradient there (or the error)."""
+    """A row: Python expressions of a function of x, of a point, and of the gradient there (or the error).
+
+    Forward mode gives the same, and 0 where reverse mode gives nan.
+    """
 
     function: str
     at: str
@@ -47,17 +50,26 @@ KINKS = (
     Kink("scipy.special.xlogy(0.0, x)", "0.0", "0.0", "0 log x is 0 for every x"),
     Kink("scipy.special.xlogy(x, 0.0)", "0.0", "-np.inf", "log 0"),
     Kink("np.sinc(x)", "0.0", "0.0", "smooth there"),
-    Kink("np.where(x > 0, np.sqrt(x), 0.0)", "0.0", "np.nan", "0 times the pole of the branch not taken: see the next"),
+    Kink(
+        "np.where(x > 0, np.sqrt(x), 0.0)",
+        "0.0",
+        "np.nan",
+        "0 times the pole of the other branch: see the next",
+    ),
     Kink("np.where(x > 0, np.sqrt(np.where(x > 0, x, 1.0)), 0.0)", "0.0", "0.0", "a safe argument for that branch"),
     Kink("np.linalg.det(x)", "np.array([[1.0, 2.0], [2.0, 4.0]])", "[[4.0, -2.0], [-2.0, 1.0]]", "the cofactors"),
     Kink("np.linalg.slogdet(x)[1]", "np.zeros((2, 2))", "np.linalg.LinAlgError", "log 0 of a singular matrix"),
     Kink("np.linalg.inv(x)[0, 0]", "np.zeros((2, 2))", "np.linalg.LinAlgError", "there is no inverse"),
-    Kink("np.sum(np.linalg.eigvalsh(x) ** 2)", "np.eye(2)", "2 * np.eye(2)", "right, of any symmetric function"),
-    Kink("np.linalg.eigh(x)[0][0]", "np.eye(2)", "[[1.0, 0.0], [0.0, 0.0]]", "for the eigenvectors that eigh chose"),
+    Kink("np.sum(np.linalg.eigvalsh(x) ** 2)", "np.eye(2)", "2 * np.eye(2)", "the same for any choice of vectors"),
+    Kink("np.linalg.eigvalsh(x)[0]", "np.eye(2)", "[[1.0, 0.0], [0.0, 0.0]]", "for the eigenvectors that eigh chose"),
+    Kink("np.linalg.eigh(x)[1][0, 1]", "np.eye(2)", "np.zeros((2, 2))", "the vectors of equal eigenvalues do not turn"),
     Kink(
-        "np.linalg.eigh(x)[1][0, 1]", "np.eye(2)", "np.zeros((2, 2))", "equal eigenvalues: no turn among their vectors"
+        "(lambda w, v: np.sum(v * np.exp(w) @ v.T))(*np.linalg.eigh(x))",
+        "np.zeros((2, 2))",
+        "np.eye(2)",
+        "so this lacks its off-diagonal: write functions of a matrix without eigh where eigenvalues are equal",
     ),
-    Kink("np.linalg.svd(x)[0][0, 1]", "np.eye(2)", "np.zeros((2, 2))", "equal singular values: likewise"),
+    Kink("np.linalg.svd(x)[1][0]", "np.eye(2)", "[[1.0, 0.0], [0.0, 0.0]]", "for the singular vectors that svd chose"),
     Kink("np.linalg.norm(x, 2)", "np.eye(2)", "np.eye(2) / 2", "ties of singular values share evenly"),
     Kink("np.linalg.norm(x, 'nuc')", "np.zeros((2, 2))", "np.zeros((2, 2))", "no direction to point in"),
 )

@@ -18,7 +18,6 @@ from adbridge.backends.reference.primitives import Traced
 from adbridge.backends.reference.program import Program
 from adbridge.backends.reference.tracer import Recorder
 from adbridge.backends.reference.transforms import record_on
-from adbridge.errors import NotDifferentiable
 from adbridge.protocol import Arrays, Compiled
 
 MAX_VARIANTS = 16
@@ -34,7 +33,7 @@ def prepare(fun: Callable[..., Arrays], arrays: Arrays, compiler: Compiler = com
     try:
         trace = Recorder()
         program = record_on(trace, fun, arrays)
-    except NotDifferentiable:
+    except Exception:  # NumPy's own errors among them, as for an item of a tracer in an array
         fun(*arrays)  # raises what is wrong at once, too
         return Compiled(fun)
     if _holds_tracers(program):
@@ -100,7 +99,12 @@ class Variants:
             self.put_first(variant)
             return outs
         for assume in (True, False):
-            program = record_on(trace := Recorder(), self.fun, arrays)
+            try:
+                program = record_on(trace := Recorder(), self.fun, arrays)
+            except Exception:
+                return self.fun(*arrays)  # as in `prepare`
+            if _holds_tracers(program):
+                return self.fun(*arrays)
             variant = _as_recorded(trace, self.compiler(program, assume), arrays)
             try:
                 outs = variant(*arrays)

@@ -305,6 +305,10 @@ def _cast(x: Any, dtype: Any) -> Any:
 
 def elementwise_spec(*args: Any, **params: Any) -> Spec:
     """Spec of an elementwise result, by NumPy's broadcasting and promotion."""
+    if len(args) == 2 and type(args[1]) not in NUMBERS and type(args[0]) not in NUMBERS:
+        a, b = args
+        if a.shape == b.shape and a.dtype == b.dtype:
+            return Spec(a.shape, a.dtype)
     shapes = {arg.shape for arg in args if hasattr(arg, "shape")}
     # Of Python's numbers, which are weak, only the complex ones change a floating dtype.
     dtypes = {

@@ -104,9 +104,13 @@ class Recorder(Trace):
 class LinearRecorder(Recorder):
     """Writes the linear part: nothing is evaluated, values are only shapes and dtypes."""
 
-    def evaluate(self, primitive: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Tracer:
+        if not self.open:
+            self.refuse_if_closed(primitive)
         assert primitive.spec is not None, f"a JVP rule applies {primitive.name!r} to a tangent: it is not linear"
-        return primitive.spec(*values, **params)
+        like = primitive.spec(*[self.value_of(a) for a in args], **params)
+        inputs = tuple([self.var_of(a) for a in args])
+        return Tracer(self, like, self.program.append(primitive, inputs, params, like.shape, like.dtype))
 
 
 class Tracer(Traced):
