@@ -1,12 +1,31 @@
-"""The reference engine: small, readable, on NumPy.
+"""The reference engine: small, readable, on NumPy. Start with `primitives.py`, then `tracer.py` and `transforms.py`.
 
-- `primitives.py`  what a primitive and its rules are      - `rules/`      the primitives, a row each
-- `program.py`     the Wengert list                        - `tracer.py`   running a function on tracers
-- `transforms.py`  jvp, linearize, transpose               - `namespace.py`, `methods.py`  the array API
-- `prepare.py`     a function compiled for its shapes     - `simplify.py`, `compile.py`  its program
-- `fast/`          its program as native code
-- `taylor.py`      series of any order in one run         - `checkpoint.py` recomputing instead of storing
-- `batching.py`    many tangents in one sweep              - `one_hot.py`    those that are an identity matrix
+Recording and differentiating:
+
+- `primitives.py`  what a primitive and its rules are     - `rules/`       the primitives, a row each
+- `program.py`     the Wengert list                       - `tracer.py`    running a function on tracers
+- `transforms.py`  jvp, linearize, transpose              - `batching.py`  many tangents in one sweep
+- `one_hot.py`     those that are an identity matrix      - `taylor.py`    series of any order in one run
+- `checkpoint.py`  recomputing instead of storing
+
+What functions of arrays are written with:
+
+- `namespace/`     the array API                          - `methods.py`   operators, indexing, ndarray's methods
+- `dialect/`       NumPy's functions, ufuncs and SciPy's
+
+Prepared calls:
+
+- `prepare.py`     a function compiled for its shapes     - `simplify.py`  its program made smaller
+- `compile.py`     as straight-line NumPy                 - `fast/`        as native code
+
+To see and to check:
+
+- `recorded.py`    a program and the run it is of         - `show.py`      as the textbooks' tables
+- `formulas.py`    its steps as maths                     - `graph.py`     drawn
+- `source.py`      as NumPy source                        - `literals.py`  values in a source
+- `tidy.py`        derivatives made readable              - `cost.py`      operations and bytes, counted
+- `numbers/`       in float32, longdouble and Arb balls   - `coverage.py`  which rules each primitive has
+- `kinks.py`       gradients at kinks, ties and poles
 
 Reverse mode keeps the NumPy arrays that meet a tracer as they are, for copies would cost a matrix product
 ten times its time: a function must not write to an array after it has used it. Indices are copied.

@@ -95,6 +95,9 @@ def schedule(equations: Sequence[Equation], inlined: Mapping[int, Equation], bra
         of_var[eq.output.index] = at
         if eq.output.index in branches:
             open_units.clear()
+    for unit in units:
+        if len(unit.equations) == 1:
+            unit.shape = None  # blocks gain nothing
     return units
 
 

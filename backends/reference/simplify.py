@@ -3,8 +3,9 @@ vain (dead code), and little algebra.
 
 The algebra moves numbers outward: a value is kept as a number times a variable for as long as the steps that use
 it are linear in it, so that signs and factors meet, cancel, and are applied once, late, where arrays are small.
-Results may differ from the program's in the last place, as in ``(2 x) y = 2 (x y)``; never in infinities or NaN,
-unless a factor of more than 1e100 is involved, which is not moved.
+Results may differ from the program's in the last place, as in ``(2 x) y = 2 (x y)``, and in the sign of a zero, as in
+``-(a - b) = b - a``. Infinities and NaN stay where they are, but for values that come within the moved factor of the
+dtype's range (factors stay below 1e20, in single precision 1e4), and for an infinite a in ``sum(a x) = a sum(x)``.
 """
 
 from __future__ import annotations
@@ -468,7 +469,34 @@ def _sum(s: _Simplifier, eq: Equation, args: list[Scaled]) -> Scaled | None:
             return found
     if type(x) is Var and s.is_by(x, "multiply") and (parts := _thin_factor(s, x, eq.params["axis"])):
         return _thin_times_sum(s, eq, args[0].factor, *parts)
+    if type(x) is Var and s.is_by(x, "matmul") and (product := _product_of_sums(s, x, eq)) is not None:
+        return Scaled(args[0].factor, product)
     return _linear(s, eq, args)
+
+
+def _product_of_sums(s: _Simplifier, x: Var, eq: Equation) -> Var | None:
+    """The sum of the rows of ``A @ B`` is (the sum of the rows of A) ``@ B``; and of the columns likewise."""
+    a, b = s.source[x.index].inputs
+    k = len(x.shape)
+    if not (type(a) is type(b) is Var and len(a.shape) == len(b.shape) == k >= 2) or x.dtype.kind not in "fc":
+        return None
+    if eq.params["axis"] == (k - 2,) and a.shape[-2] > 1:
+        total = _summed(s, a, k - 2)
+        row = s.emit(PRIMITIVES["matmul"], (total, b), {}, Spec((*x.shape[:-2], 1, x.shape[-1]), x.dtype))
+    elif eq.params["axis"] == (k - 1,) and b.shape[-1] > 1:
+        total = _summed(s, b, k - 1)
+        row = s.emit(PRIMITIVES["matmul"], (a, total), {}, Spec((*x.shape[:-1], 1), x.dtype))
+    else:
+        return None
+    return s.emit(PRIMITIVES["reshape"], (row,), {"shape": eq.output.shape}, eq.output)
+
+
+def _summed(s: _Simplifier, x: Var, axis: int) -> Var:
+    """The sum over one axis, which is kept."""
+    dropped = (*x.shape[:axis], *x.shape[axis + 1 :])
+    total = s.emit(PRIMITIVES["sum"], (x,), {"axis": (axis,), "keepdims": False}, Spec(dropped, x.dtype))
+    shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    return s.emit(PRIMITIVES["reshape"], (total,), {"shape": shape}, Spec(shape, x.dtype))
 
 
 def _extremum(s: _Simplifier, eq: Equation, args: list[Scaled]) -> Scaled | None:

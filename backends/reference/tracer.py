@@ -50,6 +50,9 @@ class Trace:
         """``x[key] += value`` of an x that nobody else has; and whether the result is one that nobody else has."""
         return PRIMITIVES["add_at"](x, value, *indices, key=key), False
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotDifferentiable("x.trace() of a tracer: `trace` is what it belongs to; write numpy.trace(x)")
+
     def close(self) -> None:
         """From now on a use of this trace's tracers is an error: they have leaked."""
         self.open = False
