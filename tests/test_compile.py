@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import adbridge as ad
-from adbridge.backends.reference import compile as compiling
+from adbridge.backends.reference import planning
 from adbridge.backends.reference import namespace as xp
 from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.primitives import PRIMITIVES
@@ -132,7 +132,7 @@ def test_buffers(name: str) -> None:
 
 def test_primitives_that_make_views_are_known() -> None:
     """Else their memory would be used again while they are needed."""
-    known = compiling._VIEWS | compiling._PARTS
+    known = planning.VIEWS | planning._PARTS
     for row in (*ROWS, *CONSTANT):
         made: list[Any] = []
         primitive = PRIMITIVES.get(row.name)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.compile import GuardFailed, compile_program
+from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.primitives import Traced
 from adbridge.backends.reference.program import Program
 from adbridge.backends.reference.tracer import Recorder
 from adbridge.backends.reference.transforms import record_on
+from adbridge.backends.reference.workspaces import GuardFailed
 from adbridge.protocol import Arrays, Compiled
 
 MAX_VARIANTS = 16

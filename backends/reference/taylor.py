@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.backends.reference.primitives import NUMBERS, Primitive, Traced, fit, peek
+from adbridge.backends.reference.primitives import NUMBERS, Primitive, Traced, fit
 from adbridge.backends.reference.rules.elementwise import (
     add,
     divide,
@@ -32,7 +32,7 @@ from adbridge.backends.reference.rules.elementwise import (
     square,
     subtract,
 )
-from adbridge.backends.reference.tracer import Trace, Tracer
+from adbridge.backends.reference.tracer import Trace, Tracer, concrete
 from adbridge.backends.reference.transforms import push_through, zero_like
 from adbridge.protocol import Arrays, FlatFunction
 
@@ -257,7 +257,7 @@ _QUOTIENTS: dict[Primitive, Callable[..., Any]] = {divide: lambda a, b: (a, b), 
 
 def _rule_of(primitive: Primitive, args: Sequence[Any]) -> Callable[..., Any]:
     """Its JVP rule; away from zero, for powers, one that asks for no other power."""
-    return _rule_of_pow if primitive is pow and np.all(peek(args[0]) != 0) else primitive.jvp
+    return _rule_of_pow if primitive is pow and np.all(concrete(args[0] != 0)) else primitive.jvp
 
 
 def _rule_of_pow(tangents: Sequence[Any], y: Any, args: Sequence[Any], params: Params) -> Any:

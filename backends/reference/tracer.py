@@ -164,7 +164,9 @@ class Tracer(Traced):
         return (PRIMITIVES["getitem"](self, key=i) for i in range(self.shape[0]))
 
     def __bool__(self) -> bool:
-        return bool(concrete(self))
+        # Of a number, the branch depends on whether it is zero, not on its value.
+        decides = self if self.dtype.kind == "b" else PRIMITIVES["not_equal"](self, 0)
+        return bool(concrete(decides))
 
     def __int__(self) -> int:
         return int(self._whole("int"))
