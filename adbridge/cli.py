@@ -119,7 +119,7 @@ def run(
 ) -> None:
     """Check that backends agree on the problems of each SUITE (default: quick), and record time and memory.
 
-    Suites: textbook, elementary, scaling, adbench, quick, or MODULE:SUITE.
+    Suites: textbook, elementary, linalg, scaling, adbench, quick, or MODULE:SUITE.
     """
     from adbridge.bench.runner import resume
     from adbridge.bench.runner import run as run_suites

@@ -24,8 +24,8 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
     that `fun` closes over. `fun` must be pure: a second run does the same, and writes to nothing that it did not
     make. Forward mode, Taylor series and functions that nothing differentiates run it once, as it is.
 
-    Memory is saved on the reference engine, at first order. Elsewhere, and at higher orders, values and
-    derivatives are the same and the memory is not saved, unless the backend's adapter says otherwise.
+    Memory is saved on the reference engine, JAX and PyTorch, at first order. Elsewhere, and at higher orders,
+    values and derivatives are the same and the memory is not saved, unless the backend's adapter says otherwise.
 
     Raises:
         NotDifferentiable (from the call, or on the way back): `fun` writes into its arguments or into arrays that

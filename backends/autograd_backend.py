@@ -18,7 +18,7 @@ from autograd.core import JVPNode, VJPNode, add_outgrads, vspace
 from autograd.extend import defjvp, defvjp, notrace_primitive, primitive
 from autograd.numpy.numpy_jvps import broadcast
 from autograd.numpy.numpy_vjps import unbroadcast_f
-from autograd.tracer import Box, isbox, new_box, toposort, trace_stack
+from autograd.tracer import Box, getval, isbox, new_box, toposort, trace_stack
 
 from adbridge.protocol import PROCESS_WIDE, Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap, read_only
 
@@ -63,6 +63,10 @@ class AutogradBackend(Backend):
             return tuple(_like(vspace(x).zeros() if g is None else g, x) for g, x in zip(found, primals, strict=True))
 
         return outs, pullback, aux
+
+    def stop_gradient(self, array: Array) -> Array:
+        """Not to be written to: the box still holds it."""
+        return read_only(np.asarray(getval(array)))
 
 
 def _run(fun: FlatFunction, primals: Arrays, roots: Sequence[Any]) -> tuple[Arrays, list[Any], Arrays]:

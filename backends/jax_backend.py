@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from adbridge.backends.stretches import in_stretches
 from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
 
 _WIDE = frozenset({"float64", "complex128", "int64", "uint64"})
@@ -94,6 +95,21 @@ class JaxBackend(Backend):
     def vjp_batch(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap]:
         outs, pullback, _ = jax.vjp(fun, *primals, has_aux=True)
         return outs, jax.vmap(pullback)
+
+    def checkpoint(self, fun: Callable[..., Arrays], arrays: Arrays) -> Arrays:
+        try:
+            outs: Arrays = jax.checkpoint(fun)(*arrays)
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+            return fun(*arrays)  # it looks at values, which jax.checkpoint hides and jax.grad shows
+        return outs
+
+    def checkpoint_loop(self, step: Callable[..., Arrays], state: Arrays, steps: int, snapshots: int) -> Arrays:
+        if any(jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype for x in state):
+            return super().checkpoint_loop(step, state, steps, snapshots)  # NumPy's, which JAX would narrow
+        return in_stretches(self.checkpoint, step, state, steps, snapshots)
+
+    def stop_gradient(self, array: Array) -> Array:
+        return jax.lax.stop_gradient(array)
 
     def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
         compiled = jax.jit(fun).lower(*arrays).compile()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import cache, cached_property
 from typing import Any
 
@@ -17,8 +18,10 @@ import array_api_compat.torch
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.utils.checkpoint
 from torch._C import _functorch
 
+from adbridge.backends.stretches import in_stretches
 from adbridge.protocol import PROCESS_WIDE, Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
 from adbridge.registry import within
 
@@ -124,6 +127,23 @@ class TorchBackend(Backend):
         outs, pullback, _ = _functorch_vjp(fun, primals)
         batched = torch.func.vmap(lambda *cotangents: pullback(cotangents))
         return outs, lambda cotangents: batched(*cotangents)
+
+    def checkpoint(self, fun: Callable[..., Arrays], arrays: Arrays) -> Arrays:
+        if _in_functorch():  # whose transforms do not take saved-tensor hooks
+            return fun(*arrays)
+        context = copy_context()  # the backend in force, which the way back need not be within
+
+        def run(*arrays: Array) -> Arrays:
+            return context.copy().run(fun, *arrays)
+
+        outs: Arrays = torch.utils.checkpoint.checkpoint(run, *arrays, use_reentrant=False)
+        return outs
+
+    def checkpoint_loop(self, step: Callable[..., Arrays], state: Arrays, steps: int, snapshots: int) -> Arrays:
+        return in_stretches(self.checkpoint, step, state, steps, snapshots)
+
+    def stop_gradient(self, array: Array) -> Array:
+        return array.detach()
 
     def peak_alloc(self, compiled: Compiled, arrays: Arrays) -> tuple[int, str]:
         if any(array.is_cuda for array in arrays):

@@ -16,7 +16,16 @@ import adbridge as ad
 from adbridge.backends.reference import ReferenceBackend
 from adbridge.backends.zero import ZeroBackend
 from adbridge.bench.problem import Instance, Problem, Suite, diagonal_answer, gradient_answer
-from adbridge.protocol import Arrays, FlatFunction, LinearMap
+from adbridge.protocol import Arrays, Compiled, FlatFunction, LinearMap
+
+
+class Uncompiled(ReferenceBackend):
+    """The reference engine, running functions as they are."""
+
+    name = "uncompiled"
+
+    def compile(self, fun: Any, arrays: Any) -> Any:
+        return Compiled(fun)
 
 
 class SlightlyWrong(ReferenceBackend):

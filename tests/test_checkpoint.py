@@ -335,21 +335,171 @@ def test_memory_of_a_loop_grows_as_the_logarithm() -> None:
 # Other engines, and what stops derivatives.
 
 
-@pytest.mark.parametrize("backend", backend_params())
-def test_every_backend(backend: str) -> None:
+MODES = ("forward-over-reverse", "reverse-over-forward", "reverse-over-reverse", "forward-over-forward")
+Fun = Callable[[Any], Any]
+
+
+def alike(backend: str, plain: Fun, other: Fun, x: Any) -> None:
+    """The same derivatives on this backend, in every mode and prepared."""
+
+    def same(derivative: Callable[[Fun], Any]) -> None:
+        np.testing.assert_allclose(derivative(other), derivative(plain), rtol=1e-12, atol=1e-13)
+
+    t = random(x.shape, 3)
+    same(lambda f: ad.grad(f, backend=backend)(x))
+    same(lambda f: ad.prepare(ad.grad(f, backend=backend), x)(x))
+    same(lambda f: ad.jvp(f, (x,), (t,), backend=backend)[1])
+    same(lambda f: ad.vjp(f, x, backend=backend)[1](np.array(2.0)))
+    same(lambda f: ad.hvp(f, (x,), (t,), backend=backend)[0])
+    for mode in MODES:
+        same(lambda f, mode=mode: ad.hessian(f, mode=mode, backend=backend)(x))
+    for mode in ("forward", "reverse"):
+        same(lambda f, mode=mode: ad.jacobian(lambda x: f(x) * x, mode=mode, backend=backend)(x))
+
+
+def portable(x: Any) -> Any:
+    xp = ad.array_namespace(x)
+    return xp.sin(xp.exp(x) * xp.flip(x, axis=0))
+
+
+def closing(run: Any, x: Any) -> Any:
+    """Over an array under differentiation, and one of the operator within."""
+    xp = ad.array_namespace(x)
+    w = xp.exp(x)
+    inner = ad.grad(lambda y: xp.sum(run(lambda z: xp.sin(y * z) * w)(x * x)))(2.0 * x)
+    return xp.sum(run(lambda y: portable(y) * w + xp.sum(w))(x * x) * inner)
+
+
+def nesting(run: Any, x: Any) -> Any:
+    xp = ad.array_namespace(x)
+    inner = run(lambda y: xp.sin(y) * x[0])
+    middle = run(lambda y: inner(inner(y)) * y)
+    return xp.sum(run(lambda y: middle(middle(y) + x))(x))
+
+
+def differentiating(run: Any, x: Any) -> Any:
+    """The operators within, one of them on a constant alone."""
+    xp = ad.array_namespace(x)
+
     def fun(x: Any) -> Any:
+        constant = ad.stop_gradient(x)
+        return ad.grad(lambda y: xp.sum(xp.exp(y) * x))(constant) * ad.jvp(xp.sin, (x,), (x,))[1]
+
+    return xp.sum(run(fun)(x))
+
+
+@pytest.mark.parametrize("fun", [closing, nesting, differentiating])
+@pytest.mark.parametrize("backend", backend_params())
+def test_checkpoints_on_every_backend(backend: str, fun: Callable[[Any, Any], Any]) -> None:
+    alike(backend, lambda x: fun(lambda f: f, x), lambda x: fun(ad.checkpoint, x), random((3,)))
+
+
+@pytest.mark.parametrize("backend", backend_params())
+def test_branches_on_every_backend(backend: str) -> None:
+    """Where the engine shows values to a function, it shows them to a checkpointed one."""
+    fun = ad.checkpoint(lambda x: x * x if x[0] > 0 else -x)
+    for x, expected in ((np.array([1.0, 2.0]), [2.0, 4.0]), (np.array([-1.0, 2.0]), [-1.0, -1.0])):
+        got = ad.grad(lambda x: ad.array_namespace(x).sum(fun(x)), backend=backend)(x)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("backend", backend_params())
+@pytest.mark.parametrize("steps", [0, 1, 7])
+@pytest.mark.parametrize("snapshots", [None, 1, 3])
+def test_loops_on_every_backend(backend: str, steps: int, snapshots: int | None) -> None:
+    def loss(loop: Any, x: Any) -> Any:
         xp = ad.array_namespace(x)
-        y = ad.checkpoint(lambda x: xp.sin(x) * x)(x)
-        return xp.sum(ad.checkpoint_loop(lambda i, y: y * y + i * x, y, 3))
 
-    def plain(x: Any) -> Any:
-        y = np.sin(x) * x
-        return np.sum(((y * y) ** 2 + x) ** 2 + 2 * x)
+        def step(i: int, state: Any) -> Any:
+            hidden = xp.tanh(state["hidden"] * x + i)
+            return {"hidden": hidden, "count": state["count"] + 1, "sum": state["sum"] + xp.sum(hidden)}
 
-    x = np.array([0.3, -0.7])
-    value, slope = ad.value_and_grad(fun, backend=backend)(x)
-    np.testing.assert_allclose(value, plain(x), rtol=1e-12)
-    np.testing.assert_allclose(slope, grad(plain, x), rtol=1e-9)
+        return loop(step, {"hidden": xp.exp(x), "count": 0, "sum": 0.0 * x[0]}, steps, snapshots=snapshots)["sum"]
+
+    alike(backend, lambda x: loss(plainly, x), lambda x: loss(ad.checkpoint_loop, x), random((3,)))
+
+
+@pytest.mark.parametrize("backend", backend_params())
+def test_pulled_back_outside_of_the_operator(backend: str) -> None:
+    x = random((3,))
+    (_, ours), (_, plain) = (
+        ad.vjp(lambda x, run=run: differentiating(run, x), x, backend=backend) for run in (ad.checkpoint, lambda f: f)
+    )
+    for seed in (1.0, 2.0):
+        np.testing.assert_allclose(ours(np.array(seed)), plain(np.array(seed)), rtol=1e-12)
+
+
+def test_memory_on_jax() -> None:
+    """What the way back holds, in arrays like x: one per block, and a few states of a loop."""
+    jax = pytest.importorskip("jax")
+
+    def held(fun: Any, x: Any) -> float:
+        def total() -> int:
+            return sum(array.nbytes for array in jax.live_arrays())
+
+        before = total()
+        _, pull = ad.vjp(fun, x, backend="jax")
+        return (total() - before) / x.nbytes if pull else 0.0
+
+    _saves_memory(held)
+
+
+def test_memory_on_torch() -> None:
+    """The same at its peak."""
+    pytest.importorskip("torch")
+    backend = ad.get_backend("torch")
+
+    def peak(fun: Any, x: Any) -> float:
+        gradient = ad.prepare(ad.grad(fun, backend="torch"), x)
+        return backend.peak_alloc(gradient.compiled, gradient.arrays(x))[0] / x.nbytes
+
+    _saves_memory(peak)
+
+
+def _saves_memory(arrays: Callable[[Any, Any], float]) -> None:
+    def chain(run: Any, x: Any) -> Any:
+        xp = ad.array_namespace(x)
+
+        def block(x: Any) -> Any:
+            for _ in range(10):
+                x = xp.sin(x)
+            return x
+
+        for _ in range(10):
+            x = run(block)(x)
+        return xp.sum(x)
+
+    def steps(loop: Any, x: Any) -> Any:
+        xp = ad.array_namespace(x)
+        return xp.sum(loop(lambda i, x: x + 0.01 * xp.sin(x), x, 100))
+
+    x = random((10_000,))
+    assert arrays(lambda x: chain(lambda f: f, x), x) > 100
+    assert arrays(lambda x: chain(ad.checkpoint, x), x) < 25
+    assert arrays(lambda x: steps(plainly, x), x) > 95
+    assert arrays(lambda x: steps(ad.checkpoint_loop, x), x) < 25
+
+
+@pytest.mark.parametrize("backend", backend_params())
+def test_stop_gradient_on_every_backend(backend: str) -> None:
+    """sum(c x^3) with c = x^2 held: gradient 3 c x^2, Hessian 6 c x, in every mode."""
+
+    def fun(x: Any) -> Any:
+        held = ad.stop_gradient({"x": x * x, "name": "text"})
+        return ad.array_namespace(x).sum(held["x"] * x**3)
+
+    x, t = random((3,)), random((3,), 3)
+    c = x * x
+    np.testing.assert_allclose(ad.grad(fun, backend=backend)(x), 3 * c * c, rtol=1e-14)
+    value, tangent = ad.jvp(fun, (x,), (t,), backend=backend)
+    np.testing.assert_allclose([value, tangent], [np.sum(c * x**3), np.sum(3 * c * c * t)], rtol=1e-13)
+    np.testing.assert_allclose(ad.vjp(fun, x, backend=backend)[1](np.array(2.0))[0], 6 * c * c, rtol=1e-14)
+    np.testing.assert_allclose(ad.hvp(fun, (x,), (t,), backend=backend)[0], 6 * c * x * t, rtol=1e-14)
+    for mode in MODES:
+        got = ad.hessian(fun, mode=mode, backend=backend)(x)
+        np.testing.assert_allclose(got, np.diag(6 * c * x), rtol=1e-14, atol=1e-15)
+    np.testing.assert_array_equal(ad.jacobian(ad.stop_gradient, backend=backend)(x), np.zeros((3, 3)))
+    np.testing.assert_array_equal(ad.jvp(ad.stop_gradient, (x,), (t,), backend=backend), [x, 0 * x])
 
 
 def test_stop_gradient() -> None:

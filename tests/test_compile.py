@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import adbridge as ad
-from adbridge.backends.reference import planning
 from adbridge.backends.reference import namespace as xp
+from adbridge.backends.reference import planning
 from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.primitives import PRIMITIVES
 from adbridge.backends.reference.transforms import record

@@ -20,13 +20,14 @@ from adbridge.errors import BackendUnavailable, CapabilityError
 from adbridge.suites.benchmarks.adjoints import PROBLEMS
 
 pytest.importorskip("llvmlite")
-from adbridge.backends.reference import compile as numpy_compiler  # noqa: E402
-from adbridge.backends.reference import ReferenceBackend, fast  # noqa: E402
-from adbridge.backends.reference import namespace as xp  # noqa: E402
-from adbridge.backends.reference.fast import driver, machine  # noqa: E402
-from adbridge.backends.reference.fast.functions import C_LIBRARY, TRANSCENDENTAL  # noqa: E402
-from adbridge.backends.reference.primitives import PRIMITIVES  # noqa: E402
-from adbridge.backends.reference.transforms import record  # noqa: E402
+from adbridge.backends.reference import ReferenceBackend, fast
+from adbridge.backends.reference import compile as numpy_compiler
+from adbridge.backends.reference import namespace as xp
+from adbridge.backends.reference.fast import driver, machine
+from adbridge.backends.reference.fast.functions import C_LIBRARY, TRANSCENDENTAL
+from adbridge.backends.reference.primitives import PRIMITIVES
+from adbridge.backends.reference.transforms import record
+from adbridge.backends.reference.workspaces import GuardFailed
 
 TINY = np.finfo(np.float64).tiny
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, np.inf, -np.inf, np.nan, 5e-324, -TINY / 4, 1e-300, 1e308, -1e308, 709.9, -745.2]
@@ -70,7 +71,7 @@ def agree(fun: Callable[..., Any], *arrays: Any, rtol: float = 1e-13) -> fast.Na
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
 def test_problems_agree_with_the_adjoints_written_by_hand(problem: Any, size: str) -> None:
     case = problem.case(size)
-    prepared = ad.prepare(ad.grad(case.fun, backend=ad.get_backend("reference", compiler="numba")), *case.args)
+    prepared = ad.prepare(ad.grad(case.fun, backend=ad.get_backend("reference", compiler="llvm")), *case.args)
     want = optree.tree_leaves(case.adjoint(*case.args))
     for _ in range(2):
         for got, exact in zip(optree.tree_leaves(prepared(*case.args)), want, strict=True):
@@ -167,6 +168,17 @@ def test_functions_are_within_two_units_in_the_last_place(name: str, x: Any) -> 
     assert np.max(error) <= 2.0
 
 
+@pytest.mark.parametrize("size", [16, 32])
+def test_narrower_registers_give_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fun(x: Any) -> Any:
+        return xp.sin(x * 1e7), xp.exp(x) / xp.tanh(x), xp.where(x > 0, x, 0.0)
+
+    wide = native(fun, LONG[:1001])(LONG[:1001])
+    monkeypatch.setattr(machine, "vector_bytes", lambda: size)
+    for got, want in zip(native(fun, LONG[:1001])(LONG[:1001]), wide, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 # Programs.
 
 
@@ -213,7 +225,7 @@ def test_gradients_of_random_programs_agree_with_the_numpy_compiler(seed: int) -
 
     args = rng.standard_normal(sizes), rng.standard_normal(sizes[1]), rng.standard_normal(sizes)
     results = []
-    for compiler in ("numpy", "numba"):
+    for compiler in ("numpy", "llvm"):
         backend = ad.get_backend("reference", compiler=compiler)
         results.append(ad.prepare(ad.grad(fun, argnums=(0, 1, 2), backend=backend), *args)(*args))
     for got, want in zip(results[1], results[0], strict=True):
@@ -238,7 +250,10 @@ LONG = RNG.standard_normal(50_000)
         (lambda x: (xp.exp(x - xp.max(x)) / xp.sum(xp.exp(x - xp.max(x))),), (LONG,)),
         (lambda x, y: (x @ y.T, x.T @ y, x @ y[0], x[:, 0] @ y, x[0] @ y[1]), (MATRIX, MATRIX * 2)),
         (lambda x, y: (x @ y,), (RNG.standard_normal((3, 50, 40)), RNG.standard_normal((40, 30)))),
-        (lambda x, y: (x @ xp.permute_dims(y, (0, 2, 1)),), (RNG.standard_normal((2, 1, 6, 5)), RNG.standard_normal((3, 4, 5)))),
+        (
+            lambda x, y: (x @ xp.permute_dims(y, (0, 2, 1)),),
+            (RNG.standard_normal((2, 1, 6, 5)), RNG.standard_normal((3, 4, 5))),
+        ),
         (lambda x: (xp.astype(x > 0, x.dtype) * x, xp.where(xp.isnan(x), 0.0, x)), (MATRIX,)),
         (lambda x: (x, x, x[0], x.T, xp.zeros((2,))), (MATRIX,)),  # results that no step makes
         (lambda x: (xp.cumulative_sum(x), xp.sort(x) * 2.0, xp.take(x, np.array([3, 0, 3]))), (ROW,)),  # NumPy's steps
@@ -261,7 +276,15 @@ def test_written_parts() -> None:
         z[::2] = x[4:8]
         return y * 2.0, z, xp.sum(y)
 
+    def late(x: Any) -> Any:
+        early, y = x[:3] * 2.0, xp.zeros((8,)) + 0.0 * x[0]
+        y[:2] = x[:2] * xp.sum(xp.sin(early))
+        y[4:7] = early
+        return (y,)
+
     agree(fun, ROW)
+    agree(late, ROW)
+    agree(lambda x: (ad.grad(lambda v: xp.sum(late(v)[0] ** 2))(x),), ROW)
     agree(lambda x: (ad.jacobian(lambda v: v[1:] * v[:-1])(x),), ROW)
 
 
@@ -277,13 +300,36 @@ def test_sums_of_many_terms_are_accurate() -> None:
     assert abs(total - 100_000.0) < 1e-8
 
 
+def softmax_of_rows(x: Any) -> Any:
+    y = xp.exp(x - xp.max(x, axis=1, keepdims=True))
+    return y / xp.sum(y, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("rows", [4096, 5003])
+def test_loops_over_rows_run_by_blocks(rows: int) -> None:
+    matrix = RNG.standard_normal((rows, 60))
+    vector, other = RNG.standard_normal(60), RNG.standard_normal(rows)
+
+    def regression(x: Any, a: Any, b: Any) -> Any:
+        z = a @ x
+        return (xp.tanh(z) - b) @ a, xp.sum(z), xp.max(z), z
+
+    for fun, arrays in (
+        (regression, (vector, matrix, other)),
+        (lambda a: (softmax_of_rows(a), xp.sum(softmax_of_rows(a), axis=0)), (matrix,)),
+        (lambda a: (ad.grad(lambda v: xp.sum((v[1:] - v[:-1] ** 2) ** 2))(a),), (matrix,)),
+        (lambda a: (ad.grad(lambda v: xp.sum((v[:-1] - v[1:] ** 2) ** 2))(a),), (matrix,)),
+    ):
+        agree(fun, *arrays, rtol=1e-12)
+    assert len(native(regression, vector, matrix, other).driver.runs) < 3
+
+
 # Arguments, results, guards, threads.
 
 
 def test_arguments_that_are_not_contiguous_and_results_that_stay() -> None:
     compiled = native(lambda x: (x * 2.0, xp.sum(x, axis=0)), MATRIX)
     turned, backward = np.asfortranarray(MATRIX), MATRIX[::-1][:, ::-1]
-    unaligned = np.frombuffer(b"\0" + MATRIX.tobytes(), np.float64, offset=0, count=0)
     unaligned = np.ndarray(MATRIX.shape, np.float64, bytearray(b"\0" + MATRIX.tobytes()), 1)
     first = compiled(MATRIX)
     kept = [np.array(a) for a in first]
@@ -293,14 +339,16 @@ def test_arguments_that_are_not_contiguous_and_results_that_stay() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("other", [MATRIX[:3], MATRIX.astype(np.float32), MATRIX.astype(">f8"), MATRIX[0], MATRIX.astype(int)])
+@pytest.mark.parametrize(
+    "other", [MATRIX[:3], MATRIX.astype(np.float32), MATRIX.astype(">f8"), MATRIX[0], MATRIX.astype(int)]
+)
 def test_other_arguments_are_refused(other: Any) -> None:
-    with pytest.raises(numpy_compiler.GuardFailed):
+    with pytest.raises(GuardFailed):
         native(lambda x: (x * 2.0,), MATRIX)(other)
 
 
 def test_another_branch_is_recorded_anew() -> None:
-    backend = ad.get_backend("reference", compiler="numba")
+    backend = ad.get_backend("reference", compiler="llvm")
 
     def fun(x: Any) -> Any:
         if x[0] > 0:
@@ -308,7 +356,12 @@ def test_another_branch_is_recorded_anew() -> None:
         return xp.sum(xp.sin(x)) if int(xp.argmax(x)) == 1 else xp.sum(x)
 
     gradient = ad.prepare(ad.grad(fun, backend=backend), np.ones(3))
-    for x in (np.array([1.0, 2.0, 3.0]), np.array([-1.0, 2.0, 1.0]), np.array([-1.0, 2.0, 5.0]), np.array([4.0, 2.0, 3.0])):
+    for x in (
+        np.array([1.0, 2.0, 3.0]),
+        np.array([-1.0, 2.0, 1.0]),
+        np.array([-1.0, 2.0, 5.0]),
+        np.array([4.0, 2.0, 3.0]),
+    ):
         np.testing.assert_allclose(gradient(x), ad.grad(fun, backend="reference")(x), rtol=1e-14)
 
 
@@ -316,7 +369,7 @@ def test_assumptions_that_do_not_hold() -> None:
     def fun(x: Any) -> Any:
         return xp.max(x) + xp.log(xp.sum(xp.exp(x - xp.max(x))))
 
-    gradient = ad.prepare(ad.grad(fun, backend=ad.get_backend("reference", compiler="numba")), np.ones(3))
+    gradient = ad.prepare(ad.grad(fun, backend=ad.get_backend("reference", compiler="llvm")), np.ones(3))
     with np.errstate(all="ignore"):
         for x in (np.array([1.0, 2.0, 3.0]), np.array([np.inf, 1.0, 2.0]), np.array([np.nan, 1.0, 2.0])):
             np.testing.assert_allclose(gradient(x), ad.grad(fun, backend="reference")(x), rtol=1e-14)
@@ -358,15 +411,15 @@ def test_what_takes_too_long_to_compile_is_left_to_numpy(monkeypatch: pytest.Mon
 
 
 def test_unknown_compiler() -> None:
-    with pytest.raises(CapabilityError, match="'reference' has no compiler 'gcc'; it has: numpy, numba"):
+    with pytest.raises(CapabilityError, match="'reference' has no compiler 'gcc'; it has: numpy, llvm"):
         ad.get_backend("reference", compiler="gcc")
 
 
-def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_llvmlite(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.partition(".")[0] in ("llvmlite", "numba"):
+        if name.partition(".")[0] in ("llvmlite",):
             raise ImportError(f"No module named {name!r}")
         return real(name, *args, **kwargs)
 
@@ -374,8 +427,10 @@ def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(sys.modules["adbridge.backends.reference"], "fast")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(BackendUnavailable, match=r"needs numba 0\.62.*No module named.*pip install adbridge\[fast\]"):
-        ReferenceBackend(compiler="numba")
+    with pytest.raises(
+        BackendUnavailable, match=r"needs llvmlite 0\.45.*No module named.*pip install adbridge\[fast\]"
+    ):
+        ReferenceBackend(compiler="llvm")
 
 
 # Code on disk.
@@ -414,7 +469,7 @@ def test_without_a_directory_nothing_is_kept(tmp_path: Path, monkeypatch: pytest
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
     program = (
         "import adbridge as ad, numpy as np\n"
-        "b = ad.get_backend('reference', compiler='numba')\n"
+        "b = ad.get_backend('reference', compiler='llvm')\n"
         "f = lambda x: ad.array_namespace(x).sum(ad.array_namespace(x).sin(x))\n"
         "print(ad.prepare(ad.grad(f, backend=b), np.zeros(3))(np.zeros(3)))\n"
     )

@@ -54,6 +54,13 @@ def test_map_names_what_exists() -> None:
         assert (ROOT / "adbridge" / file).exists(), file
 
 
+def test_map_of_the_reference_engine_is_complete() -> None:
+    folder = ROOT / "backends" / "reference"
+    listed = set(re.findall(r"- `(\w+(?:\.py|/))` ", (folder / "__init__.py").read_text()))
+    files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert listed == files | {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+
+
 def test_backends_frame_lists_the_table() -> None:
     frame = backends()
     assert list(frame.columns) == ["name", "engine_version", "devices", "capabilities", "available", "why_not"]

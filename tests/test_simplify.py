@@ -15,11 +15,12 @@ import pytest
 
 import adbridge as ad
 from adbridge.backends.reference import namespace as xp
-from adbridge.backends.reference.compile import GuardFailed, compile_program
+from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.primitives import PRIMITIVES
 from adbridge.backends.reference.program import Program, evaluate
 from adbridge.backends.reference.simplify import ZERO, simplify
 from adbridge.backends.reference.transforms import record
+from adbridge.backends.reference.workspaces import GuardFailed
 
 B = "reference"
 P = PRIMITIVES

@@ -16,7 +16,9 @@ What functions of arrays are written with:
 Prepared calls:
 
 - `prepare.py`     a function compiled for its shapes     - `simplify.py`  its program made smaller
-- `compile.py`     as straight-line NumPy                 - `fast/`        as native code
+- `compile.py`     as straight-line NumPy                 - `planning.py`  what runs when, and in which memory
+- `blocks.py`      large arrays block by block            - `workspaces.py`  the buffers of a running call
+- `fast/`          as native code instead
 
 To see and to check:
 
@@ -57,7 +59,7 @@ def _one(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 class ReferenceBackend(Backend):
     """The in-house engine: forward mode pushes tangents, reverse mode is linearize, then transpose.
 
-    `compiler` is what `prepare` compiles with: "numpy", or "numba" for native code (the extra `fast`).
+    `compiler` is what `prepare` compiles with: "numpy", or "llvm" for native code (the extra `fast`).
     """
 
     name = "reference"
@@ -99,8 +101,8 @@ class ReferenceBackend(Backend):
         return outs, lambda cotangents: transforms.pull(linear, cotangents), aux
 
     def value_and_grad(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, Arrays, Arrays]:
-        outs, linear, aux = transforms.linearize(fun, primals)
-        return outs, transforms.pull(linear, [_one(outs[0].dtype)]), aux
+        outs, pullback, aux = self.vjp(fun, primals)
+        return outs, pullback((_one(outs[0].dtype),)), aux
 
     def linearize(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         outs, linear, aux = transforms.linearize(fun, primals)
@@ -141,7 +143,7 @@ class ReferenceBackend(Backend):
         return prepare.prepare(fun, arrays, self.compiler)
 
 
-_COMPILERS = ("numpy", "numba")
+_COMPILERS = ("numpy", "llvm")
 
 
 def _compiler(name: str) -> prepare.Compiler:
@@ -154,7 +156,7 @@ def _compiler(name: str) -> prepare.Compiler:
         from adbridge.backends.reference import fast
     except ImportError as exc:
         raise BackendUnavailable(
-            f"backend 'reference' with compiler={name!r} needs numba 0.62 or later, with its LLVM, which cannot be "
+            f"backend 'reference' with compiler={name!r} needs llvmlite 0.45 or later, which cannot be "
             f"imported ({exc}); run: pip install adbridge[fast], or leave the compiler out"
         ) from exc
     return fast.compile_program

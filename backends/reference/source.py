@@ -292,7 +292,8 @@ def _atom(text: str) -> str:
 def _definition(impl: types.FunctionType) -> ast.Lambda | ast.FunctionDef:
     """The syntax tree of a function, found in its module by place and parameters."""
     code, module = impl.__code__, inspect.getmodule(impl)
-    assert module is not None
+    if module is None or not hasattr(module, "__file__"):
+        raise _sourceless(impl)
     wanted = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     line, column = next((p[0], p[2]) for p in code.co_positions() if p[2] and p[0])
     found = [
@@ -302,8 +303,17 @@ def _definition(impl: types.FunctionType) -> ast.Lambda | ast.FunctionDef:
         and code.co_firstlineno in (node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ())))
         and tuple(a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)) == wanted
     ]
+    if not found:
+        raise _sourceless(impl)
     inside = [n for n in found if (n.lineno, n.col_offset) <= (line, column) <= (n.end_lineno, n.end_col_offset)]
     return (inside or found)[-1]
+
+
+def _sourceless(impl: types.FunctionType) -> CapabilityError:
+    return CapabilityError(
+        f"to_python cannot find the source of {impl.__name__!r}, an implementation that is not in a module's file; "
+        "define it in a module"
+    )
 
 
 _modules: dict[str, ast.Module] = {}

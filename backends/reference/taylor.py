@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy._core.multiarray import c_einsum
 
 from adbridge.backends.reference.primitives import NUMBERS, Primitive, Traced, fit
 from adbridge.backends.reference.rules.elementwise import (
@@ -302,7 +303,7 @@ def _cauchy(a: Series, b: Series, k: int, order: int, start: int = 0) -> Any:
         if a is b and not start and a[0].size > _LARGE:
             return _sum_of_squares(a, low, high, order)
         left, right = a.stacked(high + 1, order)[low:], b.stacked(k - low + 1, order)[k - high :]
-        return np.einsum("j...,j...->...", left, right[::-1])
+        return c_einsum("j...,j...->...", left, right[::-1])
     total = None
     for j in range(low, high + 1):
         if a[j] is not None and b[k - j] is not None:
@@ -347,7 +348,7 @@ def _sum_of_squares(a: Series, low: int, high: int, order: int) -> Any:
     """The sum of a_j a_(low + high - j) over j from `low` to `high`: each product but the middle one comes twice."""
     rows = a.stacked(high + 1, order)
     half = (high - low + 1) // 2
-    total = 2 * np.einsum("j...,j...->...", rows[low : low + half], rows[high - half + 1 : high + 1][::-1])
+    total = 2 * c_einsum("j...,j...->...", rows[low : low + half], rows[high - half + 1 : high + 1][::-1])
     return total if (high - low) % 2 else total + rows[low + half] ** 2
 
 

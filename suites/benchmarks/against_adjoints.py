@@ -5,8 +5,8 @@ The contenders of a problem take turns, adjoint, A, B, ..., adjoint, A, B, ..., 
 slows all of them; the least time of each counts. Every gradient is first compared with the adjoint.
 
 The reference takes and gives NumPy arrays through the public operators; JAX (jitted), PyTorch (eager, float64) and
-autograd run in their own idiom, on arrays of their own, results synchronised; in every call that is not compiled,
-`array_namespace` takes some 5 µs of PyTorch's and autograd's time. "primal" is the function itself, on NumPy.
+autograd run in their own idiom, on arrays of their own, results synchronised. "primal" is the function itself, on
+NumPy.
 
 Exit codes: 0, also where a contender could not do a problem; 1 a gradient is wrong; 2 wrong usage.
 """
@@ -99,7 +99,7 @@ def _fast(case: Case) -> Ready:
 
 
 def _fast_backend() -> ad.Backend:
-    return ad.get_backend("reference", compiler="numba")
+    return ad.get_backend("reference", compiler="llvm")
 
 
 def _no_fast_backend() -> str:
