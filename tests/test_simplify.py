@@ -15,10 +15,11 @@ import pytest
 
 import adbridge as ad
 from adbridge.backends.reference import namespace as xp
+from adbridge.backends.reference.algebra import ZERO
 from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.primitives import PRIMITIVES
 from adbridge.backends.reference.program import Program, evaluate
-from adbridge.backends.reference.simplify import ZERO, simplify
+from adbridge.backends.reference.simplify import simplify
 from adbridge.backends.reference.transforms import record
 from adbridge.backends.reference.workspaces import GuardFailed
 

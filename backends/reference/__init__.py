@@ -16,9 +16,9 @@ What functions of arrays are written with:
 Prepared calls:
 
 - `prepare.py`     a function compiled for its shapes     - `simplify.py`  its program made smaller
-- `compile.py`     as straight-line NumPy                 - `planning.py`  what runs when, and in which memory
-- `blocks.py`      large arrays block by block            - `workspaces.py`  the buffers of a running call
-- `fast/`          as native code instead
+- `algebra.py`     the rules for that, one a primitive    - `compile.py`   as straight-line NumPy
+- `planning.py`    what runs when, in which memory        - `blocks.py`    large arrays block by block
+- `workspaces.py`  the buffers of a running call          - `fast/`        as native code instead
 
 To see and to check:
 

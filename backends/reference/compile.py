@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from adbridge.backends.reference.algebra import FINITE, REGULAR, ZERO
 from adbridge.backends.reference.blocks import write_block
 from adbridge.backends.reference.planning import IN_PLACE, REDUCTIONS, Plan, Storage, Unit, is_ufunc, planned
 from adbridge.backends.reference.primitives import Var
 from adbridge.backends.reference.program import Equation, Guard, Program
 from adbridge.backends.reference.rules.shaping import Slot
-from adbridge.backends.reference.simplify import FINITE, REGULAR, ZERO, simplify
+from adbridge.backends.reference.simplify import simplify
 from adbridge.backends.reference.workspaces import Workspaces
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from adbridge.backends.reference.algebra import FINITE, REGULAR, ZERO
 from adbridge.backends.reference.primitives import Var
 from adbridge.backends.reference.program import Equation, Program
-from adbridge.backends.reference.simplify import FINITE, REGULAR, ZERO
 
 BLOCKED_SIZE = 2**14
 """Elements from which on elementwise steps run in blocks."""

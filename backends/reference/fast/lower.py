@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from adbridge.backends.reference.algebra import FINITE, REGULAR, ZERO
 from adbridge.backends.reference.fast.functions import C_LIBRARY, LLVM_TYPES, TRANSCENDENTAL
 from adbridge.backends.reference.primitives import Var
 from adbridge.backends.reference.program import Equation, Program
-from adbridge.backends.reference.simplify import FINITE, REGULAR, ZERO
 
 C_LIBRARY_SIZE = 1024
 """Elements up to which functions of the C library are called one by one."""
