@@ -27,7 +27,8 @@ class Operator:
     """A derivative of a function, callable like the function; remembers operator, fun and backend.
 
     `grad`, `value_and_grad` and `jacobian` return one. The operators at a point are called with
-    ``(primals, seeds)``: ``Operator("jvp", fun)(primals, tangents)``.
+    ``(primals, seeds)``: ``Operator("jvp", fun)(primals, tangents)``; a Taylor series with
+    ``(x, direction)``: ``Operator("taylor", fun, order=10)(x, direction)``. All of them can be prepared.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Operator:
     backend: BackendLike | None = None
     scalar_for: str = ""
     """The operator whose step this one is, where that needs a function with one real scalar output."""
+    order: int = 0
+    """Of a Taylor series."""
 
     def __post_init__(self) -> None:
         # An iterator would be used up by the first call.
@@ -56,10 +59,10 @@ class Operator:
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Arrays]:
         """The call as flat engine arrays, and its tangents or cotangents as engine arrays."""
-        if self.name not in ("jvp", "vjp"):
+        if self.name not in ("jvp", "vjp", "taylor"):
             return read_call(self, args, kwargs), ()
         primals, seeds = args
-        return _read_at_point(self, primals, seeds)
+        return _read_at_point(self, (primals,) if self.name == "taylor" else primals, seeds)
 
     def apply(self, call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
         """The result in engine arrays; a pure function of `arrays` and `seeds`."""
@@ -262,6 +265,9 @@ def _read_at_point(operator: Operator, primals: tuple[Any, ...], seeds: Any) -> 
         if operator.name == "jvp":
             like = call.primals(call.arrays)
             return call, call.seeds("tangents", seeds, call.active_tree, like, "primals")
+        if operator.name == "taylor":
+            like = call.primals(call.arrays)
+            return call, call.seeds("direction", seeds, call.active_tree.child(0), like, "x")
         return call, tuple(call.to_engine(leaf) for leaf in seed_leaves)
 
 
@@ -298,6 +304,12 @@ def _vjp(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
     return call.like_primals(pullback(cotangents))
 
 
+def _taylor(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
+    points = call.primals(arrays)
+    coefficients = call.backend.taylor(call.flat_function(arrays), points, seeds, call.operator.order)
+    return [call.out(outs) for outs in coefficients]
+
+
 def _hessian(call: Call, arrays: Arrays, seeds: Arrays) -> PyTree:
     asked = call.operator
     outer, inner = asked.mode.split("-over-")
@@ -314,4 +326,5 @@ _APPLY: dict[str, Callable[[Call, Arrays, Arrays], PyTree]] = {
     "vjp": _vjp,
     "jacobian": dense_jacobian,
     "hessian": _hessian,
+    "taylor": _taylor,
 }

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from operator import index
 from typing import Any
 
-from adbridge.calls import read_call
 from adbridge.errors import SignatureMismatch
 from adbridge.operators import Operator
 from adbridge.registry import BackendLike
-from adbridge.trees import PyTree, flatten
+from adbridge.trees import PyTree
 
 
 def taylor(
@@ -29,6 +28,9 @@ def taylor(
         mode, at about 2 ** order runs. What is smooth in pieces only (abs, maximum, where, sort, ...) is followed
         on the piece of t = 0; at a kink, by the convention of its derivative.
 
+    Called again and again, prepare it: ``prepare(Operator("taylor", fun, order=10), x, direction)`` is compiled on
+    the reference engine and JAX.
+
     Raises:
         SignatureMismatch: a direction unlike `x`, or an order that is not a natural number. CapabilityError: an
         order beyond what the backend nests. Else as `jvp`.
@@ -38,12 +40,7 @@ def taylor(
     1.0 1.0 0.5 0.16666666666666666 0.041666666666666664
     """
     order = _natural("taylor", "order", order)
-    call = read_call(Operator("taylor", fun, 0, backend=backend), (x,), {}, also=flatten(direction)[0])
-    points = call.primals(call.arrays)
-    with call.scope():
-        seeds = call.seeds("direction", direction, call.active_tree.child(0), points, "x")
-        coefficients = call.backend.taylor(call.flat_function(call.arrays), points, seeds, order)
-        return [call.finish(call.out(outs)) for outs in coefficients]
+    return Operator("taylor", fun, 0, backend=backend, order=order)(x, direction)  # type: ignore[no-any-return]
 
 
 def _natural(operator: str, name: str, value: Any) -> int:

@@ -16,6 +16,7 @@ from adbridge.backends.reference import namespace as xp
 from adbridge.backends.reference import primitives
 from adbridge.backends.reference.primitives import PRIMITIVES
 from adbridge.backends.reference.taylor import taylor_kind
+from adbridge.operators import Operator
 from conftest import backend_params
 from rule_rows import ROWS, Row
 from test_reference import BINARY, KEYS, NUMPY, REDUCTIONS, UNARY, compose, operands, random
@@ -500,3 +501,23 @@ def test_cost_grows_as_the_square_of_the_order() -> None:
     counts = [products(order) for order in (4, 9, 19)]
     assert all(n == sum(range(1, order + 2)) for n, order in zip(counts, (4, 9, 19), strict=True))
     assert all(b < 4.5 * a for a, b in pairwise(counts))
+
+
+@pytest.mark.parametrize("compiler", ["numpy", "llvm"])
+def test_a_series_can_be_prepared(compiler: str) -> None:
+    if compiler == "llvm":
+        pytest.importorskip("llvmlite")
+    backend = ad.get_backend("reference", compiler=compiler)
+    operator = Operator("taylor", lambda x: np.sin(x["a"]) * np.exp(x["a"] - x["b"]), backend=backend, order=6)
+    x = {"a": np.linspace(-1.0, 1.0, 5), "b": np.linspace(0.5, 2.0, 5)}
+    d = {"a": np.ones(5), "b": np.full(5, 2.0)}
+    prepared = ad.prepare(operator, x, d)
+    # sin(a + t) exp(a - b - t) is the imaginary part of exp(a - b + i a) exp((i - 1) t).
+    y = {"a": x["a"] + 0.25, "b": x["b"] * 0.5}
+    start = np.exp(y["a"] - y["b"] + 1j * y["a"])
+    for k, coefficient in enumerate(prepared(y, d)):
+        np.testing.assert_allclose(
+            coefficient, (start * (1j - 1) ** k).imag / math.factorial(k), rtol=1e-13, atol=1e-14
+        )
+    with pytest.raises(ad.SignatureMismatch):
+        prepared(y, {"a": np.ones(4), "b": np.ones(5)})
