@@ -578,3 +578,21 @@ def test_memory_of_a_chain() -> None:
     prepared = ad.prepare(ad.grad(fun, backend=B), x)
     ours = held_and_peak(lambda: prepared(x))
     assert ours <= theirs / 10
+
+
+@pytest.mark.parametrize("compiler", ["numpy", "llvm"])
+def test_measured_memory_counts_the_buffers_that_are_held(compiler: str) -> None:
+    if compiler == "llvm":
+        pytest.importorskip("llvmlite")
+    backend = ad.get_backend("reference", compiler=compiler)
+    a, x = np.ones((300, 300)), np.ones(300)
+
+    def fun(x: Any) -> Any:
+        return np.sum(np.tanh(a @ (a * x)))  # [300, 300] in between
+
+    prepared = ad.prepare(ad.grad(fun, backend=backend), x)
+    arrays = prepared.arrays(x)
+    first = backend.peak_alloc(prepared.compiled, arrays)[0]
+    prepared(x)
+    assert first >= 300 * 300 * 8
+    assert abs(backend.peak_alloc(prepared.compiled, arrays)[0] - first) < 10_000

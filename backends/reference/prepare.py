@@ -40,7 +40,9 @@ def prepare(fun: Callable[..., Arrays], arrays: Arrays, compiler: Compiler = com
     if _holds_tracers(program):
         return Compiled(fun)
     variants = Variants(fun, compiler, _as_recorded(trace, compiler(program, True), arrays))
-    return Compiled(variants, takes_numpy=True, fresh=True, matched=variants.matched)
+    # Without a guard, one program is for all arguments.
+    matched = variants.matched if getattr(variants.last, "guarded", True) else variants.last
+    return Compiled(variants, takes_numpy=True, fresh=True, matched=matched)
 
 
 def _holds_tracers(program: Program) -> bool:
@@ -65,6 +67,7 @@ def _as_recorded(trace: Recorder, compiled: Callable[..., Arrays], arrays: Array
             raise GuardFailed
         return run(*arrays)
 
+    checked.pool = getattr(run, "pool", [])  # type: ignore[attr-defined]
     return checked
 
 
@@ -114,6 +117,11 @@ class Variants:
             self.put_first(variant)
             return outs
         return self.fun(*arrays)  # it took another branch the second time: it is not a function of its arguments
+
+    def forget(self) -> None:
+        """Let go of the buffers that are held between calls: the next call makes its own."""
+        for variant in (self.last, *self.others):
+            getattr(variant, "pool", []).clear()
 
     def put_first(self, variant: Callable[..., Arrays]) -> None:
         kept = [v for v in (self.last, *self.others) if v is not variant]

@@ -51,6 +51,8 @@ class Workspaces:
         exec(compile(self.source, "<compiled by adbridge>", "exec"), namespace)
         self.make = namespace["make"]
         self.entry: Callable[..., tuple[Any, ...]] = namespace["entry"]
+        self.entry.pool = self.pool  # for `prepare.Variants`, as is:
+        self.entry.guarded = any("GuardFailed" in line for line in body)
 
     def workspace(self) -> Callable[..., Any]:
         memory = [np.empty(size, np.uint8) for size in self.sizes]
