@@ -245,6 +245,30 @@ def test_an_inner_derivative_writes_into_an_outer_array() -> None:
     np.testing.assert_allclose(ad.grad(fun, backend=B)(np.array([3.0, 5.0])), [10.0, 6.0])
 
 
+def test_adding_to_a_part_writes_once() -> None:
+    """``y[1:] += z`` writes to y[1:], and then assigns it to itself."""
+
+    def fun(x: Any) -> Any:
+        y = x * 1.0
+        y[1:] += x[:-1]
+        return y
+
+    written = [eq for eq in ad.trace(fun, np.arange(4.0)).equations if eq.primitive.name == "set_at"]
+    assert len(written) == 1
+
+
+def test_a_part_assigned_to_itself_after_another_write() -> None:
+    def fun(x: Any) -> Any:
+        y = x * 1.0
+        part = y[1:]
+        y[:2] = 0.0  # part[0] is 0, too
+        y[1:] = part
+        y[:-1] = part
+        return np.sum(y * y)
+
+    np.testing.assert_array_equal(ad.grad(fun, backend=B)(np.array([1.0, 2.0, 3.0])), [0.0, 0.0, 12.0])
+
+
 def test_what_cannot_be_written() -> None:
     def shape(x: Any) -> Any:
         y = x[0] * 1.0

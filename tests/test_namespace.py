@@ -7,7 +7,9 @@ differences of first ones.
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -620,6 +622,69 @@ def test_additions_at_indices_are_the_transposes_of_taking() -> None:
         np.testing.assert_array_equal(jvp(fun, (x,), (x,))[1], fun(x))
 
 
+@pytest.mark.parametrize("decimals", [-1, 0, 1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "int64"])
+def test_rounding_to_decimals_is_numpys(decimals: int, dtype: str) -> None:
+    x = (np.linspace(-47.0, 61.0, 50) * (1 + 0.3j if dtype == "complex128" else 1)).astype(dtype)
+    fun = lambda y: (y, np.round(xp.astype(y, x.dtype) * x, decimals))  # noqa: E731
+    rounded = ad.grad(fun, has_aux=True, backend=B)(1.0)[1]
+    np.testing.assert_array_equal(rounded, np.round(x, decimals), strict=True)
+
+
+@pytest.mark.parametrize("compiler", ["numpy", "llvm"])
+def test_rounding_to_decimals_prepared(compiler: str) -> None:
+    if compiler == "llvm":
+        pytest.importorskip("llvmlite")
+    backend, x = ad.get_backend(B, compiler=compiler), np.linspace(-4.7, 6.1, 7)
+    slope = ad.prepare(ad.grad(lambda y: np.sum(np.round(y, 1) * y), backend=backend), x)
+    np.testing.assert_allclose(slope(x / 3), np.round(x / 3, 1), rtol=1e-15)
+
+
+@pytest.mark.parametrize("made", [copy.copy, copy.deepcopy, lambda x: copy.deepcopy([x])[0]])
+def test_copies_keep_the_derivative_and_share_nothing(made: Callable[[Any], Any]) -> None:
+    def fun(x: Any) -> Any:
+        square = x * x
+        part = made(square[1:])
+        part[0] = 7.0
+        return np.sum(square) + np.sum(part)
+
+    np.testing.assert_array_equal(ad.grad(fun, backend=B)(np.array([1.0, 2.0, 3.0])), [2.0, 4.0, 12.0])
+
+
+def test_lists_beside_tracers_are_arrays() -> None:
+    def fun(x: Any) -> Any:
+        y = x * 1.0
+        y += [1.0, 2.0, 3.0]
+        y *= (2.0, 2.0, 2.0)
+        return np.sum([1.0, 2.0, 3.0] * y) + x @ [x[0], 5.0, 6.0]
+
+    np.testing.assert_array_equal(ad.grad(fun, backend=B)(np.array([1.0, 2.0, 3.0])), [4.0, 9.0, 12.0])
+
+
+def test_arrays_made_of_numbers_that_are_tracers() -> None:
+    def fun(x: Any) -> Any:
+        a = np.array([[x[0], 2.0], [3.0, x[1] * x[2]]], like=x)
+        a[0, 1] = x[1]
+        return np.sum(a) + np.sum(np.full((2, 2), x[0], like=x)) + np.sum(np.full(3, 1.0, like=x) * x)
+
+    np.testing.assert_array_equal(ad.grad(fun, backend=B)(np.array([1.0, 2.0, 3.0])), [6.0, 5.0, 3.0])
+
+
+def test_places_by_value() -> None:
+    fun = lambda x: np.sum(x[np.flatnonzero(x > 1)]) + np.sum(x[np.argwhere(x > 2)[:, 0]])  # noqa: E731
+    np.testing.assert_array_equal(ad.grad(fun, backend=B)(np.array([1.0, 2.0, 3.0])), [0.0, 1.0, 2.0])
+
+
+def test_a_tracer_in_a_format_string() -> None:
+    text = ad.grad(lambda x: (x, f"{x:.3f} {x}"), has_aux=True, backend=B)(1.0)[1]
+    assert text == "1.000 Tracer(array(1.))"
+
+
+def test_the_namespace_says_what_it_lacks() -> None:
+    with pytest.raises(AttributeError, match="reference engine's namespace has no 'relu'"):
+        xp.relu  # noqa: B018
+
+
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "sum out": (lambda x: np.sum(x, out=np.zeros(())), r"numpy.sum\(out=...\) .* write y = numpy.sum"),
     "sum where": (lambda x: np.sum(x, where=x > 0), "numpy.sum: .*'where'"),
@@ -647,6 +712,8 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "x.sort": (lambda x: x.sort(), r"write y = numpy.sort\(x\)"),
     "x.fill": (lambda x: x.fill(0.0), "writes to x"),
     "x.put": (lambda x: x.put(0, 1.0), "numpy.where"),
+    "pickle": (lambda x: pickle.dumps(x), "pickling x would lose its derivative"),
+    "array ndmin": (lambda x: np.array([x[0]], ndmin=2, like=x), r"'ndmin'; it takes \(object, dtype=None\)"),
     "x.reshape order": (lambda x: x.reshape(3, 1, order="F"), "'order'"),
     "x.sum out": (lambda x: x.sum(out=np.zeros(())), r"numpy.sum\(out=...\)"),
 }

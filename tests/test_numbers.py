@@ -316,3 +316,41 @@ def test_complex_programs_in_single_precision() -> None:
     z = np.array([1 + 2j])
     (out,) = record(lambda z: xp.exp(z) * xp.abs(z), z).evaluate(z, number="float32")
     assert out.dtype == np.complex64
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_another_number_type_does_not_take_the_recorded_branch_for_its_own(number: str) -> None:
+    program = ad.trace(lambda x: x * x if x > 0 else -x, 1.0)
+    assert program.evaluate(2.0, number=number)[0] == 4.0
+    with pytest.raises(ad.SignatureMismatch, match="trace it again"):
+        program.evaluate(-2.0, number=number)
+    with pytest.raises(ad.SignatureMismatch, match="trace it again"):
+        program.vjp().program.evaluate(-2.0, number=number)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_arguments_are_those_of_the_traced_function(number: str) -> None:
+    program = ad.trace(lambda t, n: t["a"] ** n, {"a": np.array([1.0, 2.0])}, 3)
+    assert list(program.evaluate({"a": np.array([2.0, 3.0])}, 3, number=number)[0]) == [8, 27]
+    with pytest.raises(ad.SignatureMismatch, match="was 3 when this program was recorded"):
+        program.evaluate({"a": np.array([2.0, 3.0])}, 4, number=number)
+    with pytest.raises(ad.SignatureMismatch, match=r"wrong shape: expected \(2,\), got \(3,\)"):
+        program.evaluate({"a": np.ones(3)}, 3, number=number)
+    with pytest.raises(ad.SignatureMismatch, match="tree structure"):
+        program.evaluate(number=number)
+
+
+@pytest.mark.parametrize("fun", [lambda x: np.sum(np.searchsorted([0.0, 1.5], x) * x)])
+def test_a_list_searched_in(fun: Any) -> None:
+    x = np.array([1.0, 2.0, 3.0])
+    assert ad.trace(fun, x).evaluate(x, number="arb")[0] == 11
+
+
+def test_rank_by_numpys_tolerance() -> None:
+    x = np.diag([1.0, 2.0, 3.0])
+    assert ad.trace(lambda x: np.linalg.matrix_rank(x) * x[0, 0], x).evaluate(x, number="arb")[0] == 3
+
+
+def test_rounding_to_decimals() -> None:
+    (out,) = ad.trace(lambda x: np.round(x, 1) + x, 1.26).evaluate(1.25, number="arb")
+    assert abs(float(out.item()) - 2.45) < 1e-15

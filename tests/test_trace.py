@@ -577,3 +577,11 @@ def test_command(tmp_path: Path) -> None:
 def test_bad_commands_exit_2(args: list[str], text: str) -> None:
     done = command(*args)
     assert done.returncode == 2 and text in done.stderr, done.stderr
+
+
+def test_a_program_keeps_what_it_closed_over() -> None:
+    c = np.arange(3.0)
+    program = ad.trace(lambda x: np.sum(x * c), np.ones(3))
+    c[:] = 0.0
+    assert program(np.ones(3)) == 3.0
+    assert repr(program) == str(program)

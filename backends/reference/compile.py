@@ -82,7 +82,7 @@ class Compiler:
     def constant(self, value: Any) -> str:
         name = self.fresh_name("c")
         if isinstance(value, np.ndarray) and value.flags.writeable:
-            value = value.copy()  # as it was when it was recorded, whatever its owner does with it later
+            value = value.copy(order="K")  # as it was when it was recorded, whatever its owner does with it later
         self.constants[name] = value
         return name
 

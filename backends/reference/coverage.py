@@ -12,10 +12,7 @@ from dataclasses import astuple, dataclass, fields
 from adbridge.backends.reference.batching import batching_kind
 from adbridge.backends.reference.numbers import has_arb
 from adbridge.backends.reference.primitives import PRIMITIVES, Primitive
-from adbridge.backends.reference.rules.linalg import cofactor
 from adbridge.backends.reference.taylor import taylor_kind
-
-cofactor(0)  # one of a family, of which each is made when it is first asked for
 
 HOLE = "no rule"
 

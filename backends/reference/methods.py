@@ -13,7 +13,7 @@ from adbridge.backends.reference.dialect.functions import FUNCTIONS, array_funct
 from adbridge.backends.reference.dialect.shapes import ravel, transpose
 from adbridge.backends.reference.dialect.ufuncs import UFUNCS, array_ufunc
 from adbridge.backends.reference.primitives import Primitive
-from adbridge.backends.reference.tracer import Tracer, write, write_all
+from adbridge.backends.reference.tracer import Tracer, View, write, write_all
 from adbridge.errors import NotDifferentiable
 
 _OPERANDS = (Tracer, np.ndarray, np.generic, int, float, complex)
@@ -49,9 +49,16 @@ def _forward(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         return _of_primitive(function)
 
     def method(self: Any, other: Any) -> Any:
-        return function(self, other) if type(other) in _KNOWN or isinstance(other, _OPERANDS) else NotImplemented
+        return function(self, other) if type(other) in _KNOWN else _beside(other, lambda other: function(self, other))
 
     return method
+
+
+def _beside(other: Any, function: Callable[[Any], Any]) -> Any:
+    """What an operator does with any operand: NumPy's take lists and tuples as arrays."""
+    if isinstance(other, (list, tuple)):
+        return function(xp.asarray(other))
+    return function(other) if isinstance(other, _OPERANDS) else NotImplemented
 
 
 def _of_primitive(primitive: Primitive) -> Callable[[Any, Any], Any]:
@@ -59,21 +66,21 @@ def _of_primitive(primitive: Primitive) -> Callable[[Any, Any], Any]:
         kind = type(other)
         if type(self) is Tracer and (kind in _PLAIN or (kind is Tracer and other.trace is self.trace)):
             return self.trace.process(primitive, (self, other), {})  # no other level, no view: the short way
-        return primitive(self, other) if kind in _KNOWN or isinstance(other, _OPERANDS) else NotImplemented
+        return primitive(self, other) if kind in _KNOWN else _beside(other, lambda other: primitive(self, other))
 
     return method
 
 
 def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        return function(other, self) if type(other) in _KNOWN or isinstance(other, _OPERANDS) else NotImplemented
+        return function(other, self) if type(other) in _KNOWN else _beside(other, lambda other: function(other, self))
 
     return method
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        return write_all(self, function, other) if isinstance(other, _OPERANDS) else NotImplemented
+        return _beside(other, lambda other: write_all(self, function, other))
 
     return method
 
@@ -84,6 +91,8 @@ _KNOWN = _PLAIN | {Tracer}
 
 def _setitem(self: Tracer, key: Any, value: Any) -> None:
     key, indices = xp.index_of(key)
+    if not indices and isinstance(value, View) and value.is_part(self, key):
+        return  # y[1:] += z has written to y[1:], which it then assigns to itself
     write(self, xp.asarray(value), *indices, key=key)
 
 
@@ -110,6 +119,7 @@ _REFUSED = {
     "item": "x.item() would lose its derivative; keep it an array: x[i], or numpy.reshape(x, ()) for the only element",
     "tolist": "x.tolist() would lose its derivative; keep it an array",
     "tobytes": "x.tobytes() would lose its derivative; keep it an array",
+    "__reduce_ex__": "pickling x would lose its derivative; return it from the function, and pickle the result",
     "view": "x.view() would show the bytes of numbers that have a derivative; write x.astype(dtype) for a cast",
     "sort": "x.sort() sorts in place; write y = numpy.sort(x)",
     "partition": "x.partition() sorts in place; write y = numpy.sort(x)",
@@ -149,6 +159,8 @@ _METHODS: dict[str, Any] = {
     "conjugate": xp.conj,
     "compress": lambda self, condition, axis=None: FUNCTIONS["compress"](condition, self, axis),
     "copy": lambda self, order="C": xp.astype(self, self.dtype),
+    "__copy__": lambda self: xp.astype(self, self.dtype),
+    "__deepcopy__": lambda self, memo: xp.astype(self, self.dtype),  # a copy of its trace would be another trace
     "flatten": lambda self, order="C": FUNCTIONS["ravel"](self),
     "nonzero": xp.nonzero,
     "reshape": _reshape,

@@ -50,7 +50,7 @@ class Guard:
     at: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Program:
     """Inputs, equations in order of execution, outputs (Vars or constants), and what the run relied on."""
 
@@ -85,10 +85,13 @@ class Program:
         return output
 
     def evaluate(self, *args: Any, number: str = "float64", bits: int = 256) -> tuple[Any, ...]:
-        """The outputs over another number type: `numbers.evaluate_in`."""
-        from adbridge.backends.reference.numbers import evaluate_in
+        """The outputs over another number type, always as a tuple: see `numbers.evaluate_in`.
 
-        return evaluate_in(self, args, number, bits)
+        Raises SignatureMismatch: arguments unlike the recorded ones, or such that the function takes another branch.
+        """
+        from adbridge.backends.reference.recorded import over_numbers
+
+        return over_numbers(self, args, number, bits)
 
     # To read and to run: programs made by `adbridge.trace`.
 
@@ -144,6 +147,9 @@ class Program:
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         if self.run is not None:

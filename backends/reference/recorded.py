@@ -44,6 +44,10 @@ class Run:
 
     def read(self, args: tuple[Any, ...]) -> Arrays:
         """The inputs among new arguments. Raises SignatureMismatch: unlike the recorded ones."""
+        return like(self.inputs, *self.pick(args), "the recorded run")
+
+    def pick(self, args: tuple[Any, ...]) -> tuple[list[Any], list[str]]:
+        """The leaves that are inputs, and their names. Raises SignatureMismatch: another tree, another constant."""
         leaves, treedef = flatten(args)
         check_structure("the arguments", treedef, self.treedef, "the recorded run")
         names = leaf_names("args", treedef)
@@ -53,7 +57,7 @@ class Run:
                     f"{names[i]} was {recorded!r} when this program was recorded, and is a constant of it; "
                     f"got {leaf!r}: trace the function again"
                 )
-        return like(self.inputs, [leaves[i] for i in self.slots], [names[i] for i in self.slots], "the recorded run")
+        return [leaves[i] for i in self.slots], [names[i] for i in self.slots]
 
 
 def like(arrays: Arrays, leaves: Sequence[Any], names: Sequence[str], root: str) -> Arrays:
@@ -75,9 +79,23 @@ def _array(leaf: Any, spec: Spec) -> Any:
 
 def remember(program: Program, run: Callable[[dict[int, Any]], Run], inputs: Arrays) -> Program:
     """The program with its run, all values among it."""
+    program = _with_own_constants(program)
     every = (*program.inputs, *(eq.output for eq in program.equations))
     values = evaluate(Program(program.inputs, program.equations, every, [], program.size), *inputs)
     return replace(program, run=run({var.index: value for var, value in zip(every, values, strict=True)}))
+
+
+def _with_own_constants(program: Program) -> Program:
+    """With copies of the arrays that the function closes over, which their owner may change."""
+    copies: dict[int, Any] = {}
+
+    def own(x: Any) -> Any:
+        if not isinstance(x, np.ndarray) or not x.flags.writeable:
+            return x
+        return copies.setdefault(id(x), x.copy(order="K"))
+
+    equations = [Equation(eq.primitive, tuple(map(own, eq.inputs)), eq.params, eq.output) for eq in program.equations]
+    return replace(program, equations=equations, outputs=tuple(map(own, program.outputs)))
 
 
 def run_of(program: Program) -> Run:
@@ -141,6 +159,31 @@ def guarded(program: Program) -> Program:
             equations.append(eq)
             known.add(eq.output.index)
     return Program(program.inputs, equations, program.outputs, [], size)
+
+
+def over_numbers(program: Program, args: tuple[Any, ...], number: str, bits: int) -> Arrays:
+    """The outputs over another number type, whose decisions must be those of the run.
+
+    Arguments are those of the traced function; of a program that keeps no run, an array per input. A guard on a
+    floating value is not looked at: that it differs in the last digits is what another number type is for.
+    """
+    from adbridge.backends.reference.numbers import evaluate_in
+
+    arrays = args if program.run is None else _shaped(program.run, *program.run.pick(args))
+    guards = [guard for guard in program.guards if guard.value.dtype.kind in "biu"]
+    watched = (*program.outputs, *(guard.var for guard in guards))
+    results = evaluate_in(Program(program.inputs, program.equations, watched, [], program.size), arrays, number, bits)
+    outs, decisions = results[: len(program.outputs)], results[len(program.outputs) :]
+    for guard, decision in zip(guards, decisions, strict=True):
+        Check(guard.value, show.guard(program, guard)).compare(decision)
+    return outs
+
+
+def _shaped(run: Run, leaves: list[Any], names: list[str]) -> Arrays:
+    for name, leaf, recorded in zip(names, leaves, run.inputs, strict=True):
+        if (found := np.shape(leaf)) != recorded.shape:
+            raise SignatureMismatch(f"{name} has the wrong shape: expected {recorded.shape}, got {found}")
+    return tuple(leaves)
 
 
 # Derivatives.

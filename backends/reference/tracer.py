@@ -153,6 +153,9 @@ class Tracer(Traced):
     def __repr__(self) -> str:
         return f"Tracer({peek(self)!r})"
 
+    def __format__(self, spec: str) -> str:
+        return format(peek(self), spec) if spec else repr(self)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a 0-d array")
@@ -196,7 +199,7 @@ class Tracer(Traced):
         return NotDifferentiable(
             f"{what} of a tracer of {self.dtype}{list(self.shape)} would lose its derivative; keep it an array, and "
             "use the functions of adbridge.array_namespace(x); to fill an array item by item, make it by "
-            "zeros_like(x), or np.zeros(n, like=x)"
+            "zeros_like(x), or np.zeros(n, like=x); to make one of numbers, np.stack([x, y])"
         )
 
 
@@ -239,6 +242,16 @@ class View(Tracer):
                     x.trace.observe_layout()
                     x = x.value
         return self.shared
+
+    def is_part(self, x: Tracer, key: Any) -> bool:
+        """Whether this is x[key], as x is now, and in x's memory."""
+        return (
+            self.base is x
+            and self.seen is x.value
+            and self.primitive.name == "getitem"
+            and self.params["key"] == key
+            and self.shares()
+        )
 
     def update(self, new: Tracer) -> None:
         shared = self.shares()

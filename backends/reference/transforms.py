@@ -143,6 +143,8 @@ def record_on(trace: Recorder, fun: Callable[..., Any], args: Arrays) -> Program
     """`record`, by a trace that tells afterwards what else the run relied on."""
     try:
         outs = _refreshed(fun(*(trace.new_input(arg) for arg in args)))
+    except (TypeError, ValueError) as exc:
+        raise _behind(exc) from exc.__cause__
     finally:
         trace.close()
     trace.program.outputs = tuple(trace.var_of(out) for out in outs)
@@ -177,6 +179,8 @@ def push_through(
     try:
         outs, aux = fun(*(Tracer(trace, x, t) for x, t in zip(primals, tangents, strict=True)))
         outs, aux = _refreshed(outs), _refreshed(aux)
+    except (TypeError, ValueError) as exc:
+        raise _behind(exc) from exc.__cause__
     finally:
         trace.close()
     for x in (*outs, *aux):
@@ -184,6 +188,11 @@ def push_through(
             raise NotDifferentiable("the function returned a tracer of an earlier call: it leaked through a global")
     pushed = [out.extra if isinstance(out, Tracer) and out.trace is trace else None for out in outs]
     return tuple(map(trace.value_of, outs)), pushed, tuple(map(trace.value_of, aux))
+
+
+def _behind(exc: Exception) -> Exception:
+    """Our refusal, which NumPy puts an error of its own in front of when a tracer is written into an array."""
+    return exc.__cause__ if isinstance(exc.__cause__, NotDifferentiable) else exc
 
 
 def _refreshed(arrays: Iterable[Any]) -> Arrays:

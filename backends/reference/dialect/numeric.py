@@ -116,7 +116,15 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, **bounds: Any) -> Any:
 
 
 def round(a: Any, decimals: int = 0) -> Any:
-    return xp.round(a, decimals)
+    """As NumPy does it, bit by bit: scaled, rounded to whole numbers, and scaled back."""
+    if decimals == 0 or (decimals > 0 and a.dtype.kind not in "fc"):
+        return xp.round(a)
+    if a.dtype.kind == "c":
+        return round(xp.real(a), decimals) + 1j * round(xp.imag(a), decimals)
+    scale = 10.0 ** abs(decimals)
+    if decimals > 0:
+        return xp.round(a * scale) / scale
+    return xp.astype(xp.round(a / scale) * scale, a.dtype)
 
 
 def angle(z: Any, deg: bool = False) -> Any:

@@ -269,6 +269,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 FUNCTIONS |= {
     "copy": lambda a: xp.astype(a, a.dtype),
     "dsplit": lambda ary, indices_or_sections: split(ary, indices_or_sections, 2),
+    "argwhere": lambda a: np.argwhere(concrete(a)),
+    "flatnonzero": lambda a: np.flatnonzero(concrete(a)),
     "fliplr": lambda m: xp.flip(m, axis=1),
     "flipud": lambda m: xp.flip(m, axis=0),
     "hsplit": lambda ary, indices_or_sections: split(ary, indices_or_sections, min(1, len(ary.shape) - 1)),

@@ -143,7 +143,7 @@ def argsort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: Any = No
 
 
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
-    return xp.searchsorted(a, xp.asarray(v), side=side, sorter=sorter)
+    return xp.searchsorted(xp.asarray(a), xp.asarray(v), side=side, sorter=sorter)
 
 
 _BETWEEN: dict[str, Callable[[Any], Any]] = {

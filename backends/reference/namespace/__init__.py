@@ -203,10 +203,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The primitives, elementwise ones above all, are here by their own names; the rest is NumPy's."""
-    found = PRIMITIVES[name] if name in PRIMITIVES else getattr(np, name)
     if name in PRIMITIVES:
-        globals()[name] = found  # from now on without this detour
-    return found
+        globals()[name] = PRIMITIVES[name]  # from now on without this detour
+        return PRIMITIVES[name]
+    if not hasattr(np, name):
+        raise AttributeError(f"the reference engine's namespace has no {name!r}, nor has NumPy")
+    return getattr(np, name)
 
 
 def of_tracers(name: str) -> Any:

@@ -189,7 +189,9 @@ def _pinv(a: Any, rtol: float = 0.0) -> tuple[Any]:
     return (_inv(adjoint @ a)[0] @ adjoint,)
 
 
-def _matrix_rank(a: Any, rtol: float) -> tuple[int]:
+def _matrix_rank(a: Any, rtol: float | None) -> tuple[int]:
+    """By NumPy's tolerance for float64, if there is none."""
+    rtol = max(a.shape) * 2.0**-52 if rtol is None else rtol
     s = _svd(a)[1]
     return (sum(less(s[0] * rtol, x) for x in s),)
 

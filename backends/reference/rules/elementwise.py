@@ -67,7 +67,7 @@ subtract = elementwise("subtract", np.subtract, lambda y, a, b: 1, lambda y, a, 
 deftranspose(subtract, elementwise_spec, lambda ct, a, b: ct, lambda ct, a, b: -ct)
 multiply = elementwise("multiply", np.multiply, lambda y, a, b: b, lambda y, a, b: a)
 deftranspose(multiply, elementwise_spec, lambda ct, a, b: ct * b, lambda ct, a, b: a * ct)
-divide = elementwise("divide", np.divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b)
+divide = elementwise("divide", np.divide, lambda y, a, b: _one_over(b), lambda y, a, b: -y / b)
 deftranspose(divide, elementwise_spec, lambda ct, a, b: ct / b, None)
 where: Primitive = defjvp(
     primitive("where", np.where),
@@ -141,7 +141,7 @@ copysign = elementwise("copysign", np.copysign, lambda y, a, b: sign(a) * sign(y
 # Piecewise constant, boolean and integer results.
 floor = zero("floor", np.floor)
 ceil = zero("ceil", np.ceil)
-round = zero("round", np.round)
+round = zero("round", lambda x: np.round(x))  # to whole numbers alone: decimals are scaled by the dialect
 trunc = zero("trunc", np.trunc)
 floor_divide: Primitive = zero("floor_divide", np.floor_divide)
 equal = zero("equal", np.equal)
@@ -162,6 +162,11 @@ isnan = zero("isnan", np.isnan)
 isinf = zero("isinf", np.isinf)
 isfinite = zero("isfinite", np.isfinite)
 signbit = zero("signbit", np.signbit)
+
+
+def _one_over(b: Any) -> Any:
+    """Of a Python number, by NumPy's rules: no error at 0."""
+    return math.copysign(math.inf, b) if type(b) in (int, float) and b == 0 else 1 / b
 
 
 def _turn(t: Any, y: Any, z: Any) -> Any:
