@@ -96,12 +96,8 @@ class Variants:
     def another(self, arrays: Arrays) -> Arrays:
         """By a program whose guards hold: one that is there, or a new one."""
         for variant in self.others:
-            try:
-                outs = variant(*arrays)
-            except GuardFailed:
-                continue
-            self.put_first(variant)
-            return outs
+            if (outs := self.tried(variant, arrays)) is not None:
+                return outs
         for assume in (True, False):
             try:
                 program = record_on(trace := Recorder(), self.fun, arrays)
@@ -110,13 +106,18 @@ class Variants:
             if _holds_tracers(program):
                 return self.fun(*arrays)
             variant = _as_recorded(trace, self.compiler(program, assume), arrays)
-            try:
-                outs = variant(*arrays)
-            except GuardFailed:
-                continue
-            self.put_first(variant)
-            return outs
+            if (outs := self.tried(variant, arrays)) is not None:
+                return outs
         return self.fun(*arrays)  # it took another branch the second time: it is not a function of its arguments
+
+    def tried(self, variant: Callable[..., Arrays], arrays: Arrays) -> Arrays | None:
+        """What a program gives, which is the first from now on; None if its guards fail."""
+        try:
+            outs = variant(*arrays)
+        except GuardFailed:
+            return None
+        self.put_first(variant)
+        return outs
 
     def forget(self) -> None:
         """Let go of the buffers that are held between calls: the next call makes its own."""

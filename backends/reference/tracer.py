@@ -85,12 +85,9 @@ class Recorder(Trace):
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Tracer:
         self.refuse_if_closed(primitive)
-        value = self.evaluate(primitive, [self.value_of(a) for a in args], params)
+        value = primitive(*[self.value_of(a) for a in args], **params)
         inputs = tuple(self.var_of(a) for a in args)
         return self.make(primitive, args, params, value, self.program.add(primitive, inputs, params, value))
-
-    def evaluate(self, primitive: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
-        return primitive(*values, **params)
 
     def observe(self, x: Tracer) -> None:
         if type(x.extra) is Var:
