@@ -15,8 +15,7 @@ import numpy as np
 
 from adbridge.errors import NotDifferentiable, SignatureMismatch
 from adbridge.protocol import Array, Arrays, Backend, FlatFunction
-from adbridge.readings import INEXACT, NUMPY, Reading, plain, read
-from adbridge.readings import function_name as function_name
+from adbridge.readings import INEXACT, NUMPY, Reading, function_name, plain, read
 from adbridge.registry import choose, inside, within
 from adbridge.trees import (
     LEAF,

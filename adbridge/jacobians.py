@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from adbridge.calls import Call, function_name
+from adbridge.calls import Call
 from adbridge.errors import NotDifferentiable
 from adbridge.protocol import Array, Arrays, Backend, FlatFunction, LinearMap, as_dtype, numpy_dtype
+from adbridge.readings import function_name
 from adbridge.trees import PyTree
 
 MODES = ("auto", "forward", "reverse")

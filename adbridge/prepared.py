@@ -124,7 +124,10 @@ class Prepared:
 
 
 def prepare(transformed: Operator, *example_args: Any, **example_kwargs: Any) -> Prepared:
-    """Make an operator ready for arguments like the example's: ahead-of-time compiled on JAX, checked on all.
+    """Make an operator ready for arguments like the example's: compiled on the reference and JAX, checked on all.
+
+    On the reference engine, branches that the example took on its values are guards: a call that takes another one
+    is recorded and compiled for it.
 
     Args:
         transformed: what `grad`, `value_and_grad` or `jacobian` returned. Without aux, for now.
