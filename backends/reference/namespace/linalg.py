@@ -238,19 +238,20 @@ def svdvals(x: Any, /) -> Any:
 # NumPy's own signatures, where they are not the array API's.
 
 
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    """A vector's or a matrix's, as `numpy.linalg.norm` decides it."""
     rank = len(x.shape)
     if axis is None and (ord is None or rank == 1):
-        norm = vector_norm(x, ord=2 if ord is None else ord)
-        return reshape(norm, (1,) * rank) if keepdims else norm
+        y = vector_norm(x, ord=2 if ord is None else ord)
+        return reshape(y, (1,) * rank) if keepdims else y
     axes = tuple(np.lib.array_utils.normalize_axis_tuple(range(rank) if axis is None else axis, rank))
     if len(axes) == 1:
         return vector_norm(x, axis=axes, keepdims=keepdims, ord=2 if ord is None else ord)
     if len(axes) != 2:
         raise ValueError(f"norm takes one axis or two, got {len(axes)} of an array of {rank} dimensions")
     rest = [i for i in range(rank) if i not in axes]
-    norm = matrix_norm(permute_dims(x, (*rest, *axes)), ord=ord)
-    return reshape(norm, reductions.kept_shape(x.shape, axes)) if keepdims else norm
+    y = matrix_norm(permute_dims(x, (*rest, *axes)), ord=ord)
+    return reshape(y, reductions.kept_shape(x.shape, axes)) if keepdims else y
 
 
 def _last(x: Any, axis1: int, axis2: int) -> Any:
@@ -320,7 +321,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     )
 }
 NUMPY |= {
-    "linalg.norm": _norm,
+    "linalg.norm": norm,
     "linalg.multi_dot": _multi_dot,
     "linalg.qr": _qr,
     "linalg.pinv": _pinv,

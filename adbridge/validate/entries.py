@@ -1,0 +1,95 @@
+"""One entry of a derivative against the referee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from adbridge.errors import SignatureMismatch
+from adbridge.validate.arguments import Direction
+from adbridge.validate.findings import ZERO, Finding, Scale, against, scale_of_dtype
+from adbridge.validate.referee import Referee, same
+from adbridge.validate.structure import expected_dtype
+from adbridge.validate.subgradients import around, interval
+
+Weights = dict[int, float]
+
+
+def judge_entry(referee: Referee, weights: Weights, arrays: list[Any], i: int) -> Finding:
+    coordinate = referee.arguments.coordinates[i]
+    direction = referee.arguments.one_hot(i)
+    left, right = referee.column(i, weights)[0] if weights else (ZERO, ZERO)
+
+    def amplification() -> float:
+        return amplified(referee, direction, weights)[0] if weights else 0.0
+
+    value, scale = part_of_entry(arrays, coordinate, conjugate=True), scale_of_dtype(arrays[coordinate[0]].dtype)
+    entry = referee.arguments.entry(*coordinate[:2])
+    return against(left, right, value, scale, amplification, interval_of_entry(referee, direction, weights), entry)
+
+
+def judge_second(referee: Referee, direction: Direction, arrays: list[Any], i: int) -> Finding:
+    coordinate = referee.arguments.coordinates[i]
+    found = referee.second(i, direction)
+    value = part_of_entry(arrays, coordinate, conjugate=True)
+    entry = referee.arguments.entry(*coordinate[:2])
+    if found.kind == "kink":
+        return Finding("convention", entry=entry, got=value, expected="any", note="kink: no second derivative here")
+    if found.kind == "undefined" and math.isnan(value):
+        return Finding("undefined", entry=entry, got=value, note="no second derivative here")
+
+    def amplification() -> float:
+        if referee.method != "arb":
+            return 0.0
+        first = referee.arguments.one_hot(i)
+        return float(referee.oracle.second_amplification(first, direction, {0: 1.0}))
+
+    return against(
+        found, found, value, scale_of_dtype(arrays[coordinate[0]].dtype), amplification, lambda: (math.nan,) * 2, entry
+    )
+
+
+def part_of_entry(arrays: list[Any], coordinate: tuple[int, int, complex], conjugate: bool = False) -> float:
+    """The real coordinate of an array's entry; of a gradient d/dx - i d/dy, the derivative by that coordinate."""
+    which, place, unit = coordinate
+    entry = complex(arrays[which].reshape(-1)[place])
+    return entry.real if unit == 1 else -entry.imag if conjugate else entry.imag
+
+
+def interval_of_entry(referee: Referee, direction: Direction, weights: Weights) -> Callable[[], tuple[float, float]]:
+    def of_kink() -> tuple[float, float]:
+        left, right = referee.sides(direction, weights)[0]
+        if left.is_finite and right.is_finite and not same(left, right):
+            return interval(referee, direction, weights)
+        beside = around(referee, direction, weights) if referee.method == "arb" else []
+        ends = [*beside, *(float(s.value) for s in (left, right) if s.is_finite)]
+        return (min(ends), max(ends)) if ends else (math.nan, math.nan)
+
+    return of_kink
+
+
+def amplified(referee: Referee, direction: Direction | None, weights: Weights | None) -> list[float]:
+    if referee.method != "arb":
+        return [0.0] * (1 if weights is not None else referee.outputs.size)
+    found: list[float] = referee.oracle.amplification(direction, weights)
+    return found
+
+
+def later(referee: Referee, direction: Direction | None) -> Callable[[int], Callable[[], float]]:
+    """For each output coordinate what rounding carries into it, computed when it is first asked for."""
+    known: list[float] = []
+
+    def ask(j: int) -> float:
+        if not known:
+            known.extend(amplified(referee, direction, None))
+        return known[j]
+
+    return lambda j: lambda: ask(j)
+
+
+def scale_of_output(referee: Referee, which: int) -> Scale:
+    dtype = expected_dtype(referee, referee.outputs.likes[which])
+    if dtype.kind not in "fc":
+        raise SignatureMismatch(f"output {which} is of dtype {dtype}: derivatives need a floating dtype")
+    return scale_of_dtype(dtype)

@@ -1,0 +1,106 @@
+"""A result of an engine judged against the referee: the verdict, the worst entry, and how far it is off.
+
+Errors are counted in units in the last place of the result's dtype, relative to the exact value plus what rounding in
+f carries into it (`rounding.py`). They agree up to `verdict.TOLERANCE`, in these units; array sizes do not enter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adbridge.trees import PyTree
+from adbridge.validate.entries import (
+    interval_of_entry,
+    judge_entry,
+    judge_second,
+    later,
+    part_of_entry,
+    scale_of_output,
+)
+from adbridge.validate.findings import Finding, against, against_value, worst_of
+from adbridge.validate.limits import Limit
+from adbridge.validate.referee import FULL, Referee
+from adbridge.validate.structure import argument_structure, output_structure
+from adbridge.validate.wholes import as_subgradient, by_probes, only_along_axes
+
+__all__ = ["Finding", "judge_hvp", "judge_jvp", "judge_value", "judge_vjp"]
+
+
+def judge_value(referee: Referee, got: PyTree) -> Finding:
+    """The function's value, a tree like its output."""
+    wrong, arrays = output_structure(referee, got, "out")
+    if wrong:
+        return wrong
+    exact = referee.oracle.value()
+    limits = [Limit("finite", v, 0.0) for v in exact]
+    carried = later(referee, None)
+
+    return worst_of(
+        against_value(
+            limits[j],
+            part_of_entry(arrays, c),
+            scale_of_output(referee, c[0]),
+            carried(j),
+            referee.outputs.entry(*c[:2]),
+        )
+        for j, c in enumerate(referee.outputs.coordinates)
+        if is_finite(exact[j])
+    )
+
+
+def judge_jvp(referee: Referee, tangents: PyTree, got: PyTree) -> Finding:
+    """A tangent of the output, along `tangents` (a tuple like the arguments)."""
+    wrong, arrays = output_structure(referee, got, "tangent")
+    if wrong:
+        return wrong
+    direction = referee.arguments.seeds("tangents", tangents)
+    sides = referee.sides(direction)
+
+    carried = later(referee, direction)
+
+    def judged(j: int, c: tuple[int, int, complex]) -> Finding:
+        entry, scale = referee.outputs.entry(*c[:2]), scale_of_output(referee, c[0])
+        interval_of = interval_of_entry(referee, direction, {j: 1.0})
+        return against(*sides[j], part_of_entry(arrays, c), scale, carried(j), interval_of, entry)
+
+    return worst_of(judged(j, c) for j, c in enumerate(referee.outputs.coordinates))
+
+
+def judge_vjp(referee: Referee, cotangents: PyTree, got: Sequence[Any]) -> Finding:
+    """Cotangents of the arguments, one for each (None for those not asked for), pulled back from `cotangents`."""
+    wrong, arrays = argument_structure(referee, got)
+    if wrong:
+        return wrong
+    weights = referee.weights(cotangents)
+    asked = [i for i, (which, _, _) in enumerate(referee.arguments.coordinates) if arrays[which] is not None]
+    if len(asked) > FULL:
+        return by_probes(referee, weights, arrays)
+    found = [judge_entry(referee, weights, arrays, i) for i in asked]
+    worst = worst_of(iter(found))
+    if worst.verdict == "convention":
+        return as_subgradient(referee, weights, arrays, worst)
+    if worst.verdict == "wrong" and referee.classify().kind == "kink" and "kink" not in {f.note[:4] for f in found}:
+        return only_along_axes(worst)
+    return worst
+
+
+def judge_hvp(referee: Referee, tangents: PyTree, got: Sequence[Any]) -> Finding:
+    """A Hessian-vector product of a real scalar function, a tuple like the arguments."""
+    wrong, arrays = argument_structure(referee, got)
+    if wrong:
+        return wrong
+    direction = referee.arguments.seeds("tangents", tangents)
+    coordinates = referee.arguments.coordinates
+    asked = [i for i, (which, _, _) in enumerate(coordinates) if arrays[which] is not None]
+    if len(asked) > FULL:
+        rng = np.random.default_rng(3)
+        asked = sorted(rng.choice(asked, FULL // 4, replace=False).tolist())
+    return worst_of(judge_second(referee, direction, arrays, i) for i in asked)
+
+
+def is_finite(value: Any) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else bool(value.is_finite())

@@ -1,0 +1,79 @@
+"""What a difference quotient does as its step goes to zero: converge, grow without bound, or neither."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+STEPS = (2, 3, 4)
+"""The quotients that `limit` sees, by their steps: the unit of the step, to these powers over two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A one-sided derivative. `kind` is "finite", "infinite", "jump", "undefined" or "unresolved".
+
+    `value` is a ball around the derivative, or +-inf with its sign; `error` bounds its distance from the truth.
+    """
+
+    kind: str
+    value: Any
+    error: float
+
+    @property
+    def is_finite(self) -> bool:
+        return self.kind == "finite"
+
+
+def magnitude(x: Any) -> float:
+    """log2 of a ball's largest possible absolute value, however small or large; -inf of zero."""
+    upper = abs(x).upper()
+    if not upper.is_finite():
+        return math.inf
+    if upper == 0:
+        return -math.inf
+    mantissa, exponent = upper.mid().man_exp()
+    return int(mantissa).bit_length() + float(int(exponent))
+
+
+def as_error(x: Any) -> float:
+    """A ball's largest possible absolute value as a float, rounded up: never 0 but for an exact 0."""
+    power = magnitude(x)
+    if power == -math.inf:
+        return 0.0
+    return math.inf if power > 1023 else max(math.ldexp(1.0, max(math.ceil(power), -1074)), 5e-324)
+
+
+def limit(quotients: list[Any], step_bits: int) -> Limit:
+    """The limit of three quotients, at steps of 2^-k, 2^-1.5k and 2^-2k with k = `step_bits`.
+
+    A differentiable side converges like a power of the step. A quotient that grows like one over the step is that
+    of a jump; one that grows more slowly, by a power or by a logarithm, has an infinite limit. A quotient of what is
+    not finite is undefined on that side.
+    """
+    first, second, third = quotients
+    if not all(q.is_finite() for q in quotients):
+        return Limit("undefined", math.nan, math.inf)
+    before, last = second - first, third - second
+    shrunk = magnitude(before) - magnitude(last)
+    wide = step_bits / 16  # a power of the step of 1/8 and more is told from a logarithm
+    if magnitude(last) == -math.inf or shrunk >= wide:
+        return Limit("finite", third, as_error(last) + as_error(third.rad()))
+    if magnitude(last) < magnitude(third) - step_bits / 2 and magnitude(third.rad()) < magnitude(third):
+        return Limit("finite", third, as_error(last))  # equal up to what the balls' radii leave
+    return _growing(first, second, third, step_bits / 2, wide)
+
+
+def _growing(first: Any, second: Any, third: Any, doubling: float, wide: float) -> Limit:
+    if not (third > 0 and second > 0 and third > second) and not (third < 0 and second < 0 and third < second):
+        return Limit("unresolved", math.nan, math.inf)
+    rate = (magnitude(third) - magnitude(second)) / doubling
+    infinity = math.inf if third > 0 else -math.inf
+    if rate > 0.98:  # like 1/h
+        return Limit("jump", infinity, math.inf)
+    by_power = rate * doubling >= wide / 2
+    by_logarithm = abs(second) > abs(first) and abs(third - second) * 2 > abs(second - first)
+    return (
+        Limit("infinite", infinity, math.inf) if by_power or by_logarithm else Limit("unresolved", math.nan, math.inf)
+    )
