@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from flint import acb, arb
 from adbridge.backends.reference.numbers import Undecided, eager
 from adbridge.backends.reference.numbers.arrays import of_dtype
 from adbridge.backends.reference.numbers.balls import ball, working_precision
+from adbridge.backends.reference.numbers.decisions import ties_decided
 from adbridge.backends.reference.tracer import Tracer
 from adbridge.errors import AdbridgeError
 from adbridge.protocol import read_only
@@ -28,7 +30,6 @@ from adbridge.validate.rounding import BITS, SEEDS, Rounding
 
 MARGIN = 128  # bits beyond those that the difference quotient cancels
 LEVELS = (1, 4, 16)  # the step's exponents, in units of the first
-UNDECIDED = 4  # times that the precision is doubled for a comparison, or for a value
 
 
 Moves = tuple[tuple[Direction, int, int], ...]
@@ -46,17 +47,21 @@ class BallOracle:
     def __init__(self, arguments: Arguments, digits: int) -> None:
         self.arguments = arguments
         self.digits = digits
-        self.inputs = [of_dtype(leaf, leaf.dtype) for leaf in arguments.active]
+        with np.errstate(all="ignore"):  # NaN is an argument like any other
+            self.inputs = [of_dtype(leaf, leaf.dtype) for leaf in arguments.active]
         self.likes = [read_only(np.array(leaf)) for leaf in arguments.active]
         self.outputs: Outputs | None = None
+        self.open_questions = False
+        """Whether some comparison stays open at every precision, so that ties have to be decided from the start."""
         least, self.count = self._probe()
         self.step_bits = 200 + max(0, -math.frexp(least)[1] if 0 < least < math.inf else 0)
         self._values: dict[Any, list[Any]] = {}
         self._kept: list[Direction] = []
 
     def _probe(self) -> tuple[float, int]:
-        trace = eager.Eager()
-        self._run(trace, self.inputs, 2 * 200 + MARGIN)
+        trace, bits = eager.Eager(), 1024
+        with ties_decided(bits // 2):
+            self._run(trace, self.inputs, bits)
         return trace.least, trace.count
 
     # Values.
@@ -87,14 +92,15 @@ class BallOracle:
         self._kept.extend(direction for direction, _, _ in moves)  # so that no other direction gets its identity
 
     def _decided(self, moves: Moves, bits: int, perturb: Any) -> list[Any]:
-        for attempt in range(UNDECIDED):
-            more = bits << attempt
+        attempts = ((bits, 0), (2 * bits, 0), (4 * bits, 2 * bits))
+        for more, below in attempts[2 if self.open_questions else 0 :]:
+            ties = ties_decided(below) if below else nullcontext()
             try:
-                with working_precision(more):
-                    point = self._moved(moves)
-                return self._run(eager.Eager(perturb), point, more)
+                with working_precision(more), ties:
+                    return self._run(eager.Eager(perturb), self._moved(moves), more)
             except Undecided:
-                if attempt == UNDECIDED - 1:
+                self.open_questions = more > bits
+                if below:
                     raise
         raise AssertionError("unreachable")
 
@@ -111,7 +117,7 @@ class BallOracle:
         return out
 
     def _run(self, trace: eager.Eager, point: list[Any], bits: int) -> list[Any]:
-        with inside(get_backend("reference")):
+        with inside(get_backend("reference")), np.errstate(all="ignore"):
             result = eager.run(lambda *xs: self.arguments.call(xs), trace, point, self.likes, bits)
         leaves, treedef = outputs_of(self.arguments.fun, result)
         parts = [self._balls(trace, leaf) for leaf in leaves]

@@ -14,6 +14,7 @@ from adbridge.validate.limits import Limit
 if TYPE_CHECKING:
     from adbridge.validate.referee import Point, Referee
 
+NOT_LINEAR = "the derivative is not linear in the direction"
 PROBES = 2
 """Random signed directions along which derivatives must add up."""
 
@@ -109,8 +110,7 @@ def _of_sums(referee: Referee) -> Iterator[Point]:
             if abs(total - float(right.value)) > 1e-9 * size + 4 * error:
                 where = "a direction that moves several entries"
                 tree = referee.arguments.like(direction)
-                note = "the derivative is not linear in the direction"
-                yield Point("kink", where, tree, total, float(right.value), note)
+                yield Point("kink", where, tree, total, float(right.value), NOT_LINEAR)
                 break
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -111,56 +112,77 @@ def _sides(here: Vector, ahead: list[Vector], behind: list[Vector], steps: list[
         middle = [(a - b) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
     out = []
     for j in range(len(here)):
-        noise = [
-            ROUNDING * max(abs(here[j]), abs(a[j]), abs(b[j])) / h for a, b, h in zip(ahead, behind, steps, strict=True)
-        ]
-        sides = (_extrapolated([q[j] for q in left], noise, 2), _extrapolated([q[j] for q in right], noise, 2))
-        both = _extrapolated([q[j] for q in middle], noise, 4)
+        noise = ROUNDING * max(abs(values[j]) for values in (here, *ahead, *behind) if math.isfinite(values[j]))
+        sides = tuple(_extrapolated([q[j] for q in side], steps, noise, 2) for side in (left, right))
+        both = _extrapolated([q[j] for q in middle], steps, noise, 4)
         agree = all(s.is_finite for s in (*sides, both)) and abs(sides[0].value - sides[1].value) <= (
             4 * (sides[0].error + sides[1].error)
         )
-        out.append((both, both) if agree and both.error <= max(sides[0].error, sides[1].error) else sides)
+        out.append((both, both) if agree else (sides[0], sides[1]))
     return out
 
 
-def _extrapolated(quotients: list[float], noise: list[float], base: int) -> Limit:
-    """The best entry of Neville's tableau for halved steps; errors start at the step (base 2) or its square (4)."""
-    best = Limit("undefined", math.nan, math.inf)
+def _extrapolated(quotients: list[float], steps: list[float], noise: float, base: int) -> Limit:
+    """The limit of quotients at halved steps of a function known up to `noise` (divided by the step in a quotient).
+
+    Their errors start at the step itself (base 2) or at its square (4).
+    """
+    if found := _not_finite(quotients, noise / steps[-1]):
+        return found
+    rows = _tableau(quotients, base)
+    best, row = _best(rows, steps, noise)
+    # Finer steps that contradict it know more noise in f than rounding: a table, an iteration that stops early.
+    beyond = [abs(entries[-1] - best.value) * h for entries, h in zip(rows, steps, strict=True) if entries][row:]
+    louder = max(beyond, default=0.0)
+    return best if louder <= 64 * noise else _best(rows, steps, louder)[0]
+
+
+def _tableau(quotients: list[float], base: int) -> list[list[float]]:
+    """Neville's; a row for each step, empty where f is not defined, from where it starts again."""
     rows: list[list[float]] = []
-    for i, quotient in enumerate(quotients):
-        if not math.isfinite(quotient):
-            rows = []  # beyond the domain: start again nearer to the point
-            continue
-        row = [quotient]
-        for k in range(1, min(len(rows) + 1, ORDER)):
-            row.append(row[k - 1] + (row[k - 1] - rows[-1][k - 1]) / (base**k - 1))
-            error = max(abs(row[k] - row[k - 1]), abs(row[k] - rows[-1][k - 1])) + noise[i]
-            if error < best.error:
-                best = Limit("finite", row[k], error)
+    for quotient in quotients:
+        above = rows[-1] if rows else []
+        row = [quotient] if math.isfinite(quotient) else []
+        for k in range(1, min(len(above) + 1, ORDER) if row else 0):
+            row.append(row[k - 1] + (row[k - 1] - above[k - 1]) / (base**k - 1))
         rows.append(row)
-    return _believed(best, quotients, noise)
+    return rows
 
 
-def _believed(best: Limit, quotients: list[float], noise: list[float]) -> Limit:
-    """Unless the quotients grow as the step shrinks: like 1/h at a jump, more slowly at an infinite derivative."""
+def _best(rows: list[list[float]], steps: list[float], noise: float) -> tuple[Limit, int]:
+    """The entry that its neighbours confirm best, and its row."""
+    best, place = Limit("undefined", math.nan, math.inf), 0
+    for i in range(1, len(rows)):
+        for k in range(1, len(rows[i])):
+            entry = rows[i][k]
+            error = max(abs(entry - rows[i][k - 1]), abs(entry - rows[i - 1][k - 1])) + noise / steps[i]
+            if error < best.error:
+                best, place = Limit("finite", entry, error), i
+    return best, place
+
+
+def _not_finite(quotients: list[float], noise: float) -> Limit | None:
+    """Quotients that grow as the step shrinks: like 1/h at a jump, more slowly at an infinite derivative."""
+    last, before = quotients[-1], quotients[-8]
     if not all(map(math.isfinite, quotients[-8:])):
         return Limit("undefined", math.nan, math.inf)
-    last, before = quotients[-1], quotients[-8]
-    if abs(last) > 1.5 * abs(before) > 0 and last * before > 0 and abs(last) > 100 * noise[-1]:
-        rate = math.log2(abs(last / before)) / 7
-        return Limit("jump" if rate > 0.95 else "infinite", math.copysign(math.inf, last), math.inf)
-    return best
+    grows = all(abs(b) > 1.02 * abs(a) for a, b in pairwise(quotients[-8:]))
+    if not grows or last * before <= 0 or abs(last) <= 100 * noise:
+        return None
+    rate = math.log2(abs(last / before)) / 7
+    return Limit("jump" if rate > 0.95 else "infinite", math.copysign(math.inf, last), math.inf)
 
 
 def mixed(oracle: DifferenceOracle, first: Direction, second: Direction, weights: dict[int, float]) -> Limit:
     """The mixed second derivative of the weighted sum, extrapolated over halved steps in both directions at once."""
     start = min(oracle._start(first), oracle._start(second)) / max(norm(second), 1)
-    quotients, noise = [], []
+    quotients, areas, noise = [], [], 0.0
     for i in range(HALVINGS // 2):
         h = start * 2.0**-i
         corners = [
             oracle.moved([(first, a * h), (second, b * h)], weights) for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1))
         ]
         quotients.append((corners[0] - corners[1] - corners[2] + corners[3]) / (4 * h * h))
-        noise.append(ROUNDING * max(map(abs, corners)) / (h * h))
-    return _extrapolated(quotients, noise, 4)
+        areas.append(h * h)
+        noise = max(noise, ROUNDING * max(map(abs, corners)))
+    return _extrapolated(quotients, areas, noise, 4)

@@ -41,7 +41,7 @@ def judge_second(referee: Referee, direction: Direction, arrays: list[Any], i: i
 
     def amplification() -> float:
         if referee.method != "arb":
-            return 0.0
+            return amplified(referee, None, {0: 1.0})[0]
         first = referee.arguments.one_hot(i)
         return float(referee.oracle.second_amplification(first, direction, {0: 1.0}))
 
@@ -70,10 +70,15 @@ def interval_of_entry(referee: Referee, direction: Direction, weights: Weights) 
 
 
 def amplified(referee: Referee, direction: Direction | None, weights: Weights | None) -> list[float]:
-    if referee.method != "arb":
-        return [0.0] * (1 if weights is not None else referee.outputs.size)
-    found: list[float] = referee.oracle.amplification(direction, weights)
-    return found
+    """What a rounding error in every operation is multiplied by, on its way into the derivative along `direction`.
+
+    Where the referee works in floats nobody can tell: the function's own size then stands for it.
+    """
+    if referee.method == "arb":
+        found: list[float] = referee.oracle.amplification(direction, weights)
+        return found
+    values = [abs(float(v)) for v in referee.oracle.value() if math.isfinite(v)]
+    return [max(values, default=0.0)] * (1 if weights is not None else referee.outputs.size)
 
 
 def later(referee: Referee, direction: Direction | None) -> Callable[[int], Callable[[], float]]:

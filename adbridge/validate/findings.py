@@ -83,20 +83,17 @@ def against_value(exact: Limit, got: float, scale: Scale, amplification: Callabl
     if not math.isfinite(got):
         return Finding("wrong", math.inf, math.inf, entry, got, expected, "not finite, where the derivative exists")
     error = max(abs(got - expected) - exact.error, 0.0)
-    if error <= scale.tiny:  # underflow
-        return Finding("agree", 0.0 if not error else error / scale.tiny, 0.0, entry, got, expected)
+    if error <= scale.tiny >= exact.error:  # underflow
+        return Finding("agree", error / scale.tiny, 0.0, entry, got, expected)
     relative = error / abs(expected) if expected else math.inf
-    if relative > 16 * scale.eps:
-        carried = amplification()
-        ulp = error / (scale.eps * (abs(expected) + carried)) if expected or carried else math.inf
-    else:
-        ulp = relative / scale.eps
-    if ulp * scale.eps <= scale.tolerance:
-        return Finding("agree", ulp, relative, entry, got, expected)
-    if exact.error > scale.tolerance * abs(expected) and error < 100 * exact.error:
+    size = abs(expected)
+    if max(error, exact.error) > 16 * scale.eps * size:
+        size += amplification()
+    ulp = error / (scale.eps * size) if size else math.inf
+    if exact.error > scale.tolerance * size and error < 100 * exact.error:
         note = f"the expected value is known to +-{exact.error:.1e} only"
         return Finding("unresolved", ulp, relative, entry, got, expected, note)
-    return Finding("wrong", ulp, relative, entry, got, expected)
+    return Finding("agree" if ulp * scale.eps <= scale.tolerance else "wrong", ulp, relative, entry, got, expected)
 
 
 def _at_kink(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from adbridge.trees import PyTree
+from adbridge.validate.classify import NOT_LINEAR
 from adbridge.validate.entries import (
     interval_of_entry,
     judge_entry,
@@ -25,7 +26,7 @@ from adbridge.validate.findings import Finding, against, against_value, worst_of
 from adbridge.validate.limits import Limit
 from adbridge.validate.referee import FULL, Referee
 from adbridge.validate.structure import argument_structure, output_structure
-from adbridge.validate.wholes import as_subgradient, by_probes, only_along_axes
+from adbridge.validate.wholes import as_subgradient, beside_axes, by_probes
 
 __all__ = ["Finding", "judge_hvp", "judge_jvp", "judge_value", "judge_vjp"]
 
@@ -83,8 +84,8 @@ def judge_vjp(referee: Referee, cotangents: PyTree, got: Sequence[Any]) -> Findi
     worst = worst_of(iter(found))
     if worst.verdict == "convention":
         return as_subgradient(referee, weights, arrays, worst)
-    if worst.verdict == "wrong" and referee.classify().kind == "kink" and "kink" not in {f.note[:4] for f in found}:
-        return only_along_axes(worst)
+    if worst.verdict == "wrong" and referee.classify().note.endswith(NOT_LINEAR):
+        return worst_of(beside_axes(referee, weights, i, finding) for i, finding in zip(asked, found, strict=True))
     return worst
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adbridge.validate.arguments import Direction
-from adbridge.validate.classify import random_direction
+from adbridge.validate.classify import NOT_LINEAR, random_direction
 from adbridge.validate.entries import Weights, interval_of_entry, judge_entry
 from adbridge.validate.findings import ZERO, Finding, against, scale_of_dtype, worst_of
 from adbridge.validate.referee import Referee
@@ -55,11 +55,15 @@ def _show(direction: Direction) -> str:
     return shown[0] if len(shown) == 1 else f"({', '.join(shown)})"
 
 
-def only_along_axes(worst: Finding) -> Finding:
-    """The derivatives along the axes do not make a gradient: choices other than theirs are conventions."""
-    if worst.got is None or (isinstance(worst.got, float) and math.isinf(worst.got)):
-        return worst
-    return replace(worst, verdict="convention", note="kink: the derivative is not linear in the direction")
+def beside_axes(referee: Referee, weights: Weights, i: int, finding: Finding) -> Finding:
+    """Derivatives along the axes that do not make a gradient: an entry may be what it is at points around."""
+    got = finding.got
+    if finding.verdict != "wrong" or not isinstance(got, float) or math.isinf(got):
+        return finding
+    low, high = interval(referee, referee.arguments.one_hot(i), weights)
+    if not (math.isnan(got) or low <= got <= high):
+        return finding
+    return replace(finding, verdict="convention", expected=f"[{low:.6g}, {high:.6g}]", note=f"kink: {NOT_LINEAR}")
 
 
 def by_probes(referee: Referee, weights: Weights, arrays: list[Any]) -> Finding:

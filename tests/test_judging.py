@@ -1,0 +1,145 @@
+"""Judgements: right results pass whatever rounding leaves, wrong ones are found at their entry."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import adbridge as ad
+from adbridge.validate.judging import judge_hvp, judge_jvp, judge_value, judge_vjp
+
+X = ad.array_namespace
+
+
+def gradient(fun, x, got):
+    return judge_vjp(ad.referee(fun, x), 1.0, (np.asarray(got, np.asarray(x).dtype),))
+
+
+def norm(x):
+    return X(x).linalg.norm(x)
+
+
+TIES = np.array([1.0, 1.0, 0.0])
+ROWS = {
+    # name: (function, point, gradient given, verdict)
+    "right": (lambda x: X(x).sum(X(x).sin(x)), [0.5, 1.0], np.cos([0.5, 1.0]), "agree"),
+    "1e-6 off": (lambda x: X(x).sum(X(x).sin(x)), [0.5, 1.0], np.cos([0.5, 1.0]) * [1, 1 + 1e-6], "wrong"),
+    "wrong sign": (lambda x: X(x).sin(x), 0.5, -math.cos(0.5), "wrong"),
+    "nan where it exists": (lambda x: norm(x) ** 2, [0.0, 0.0], [np.nan, np.nan], "wrong"),
+    "lost in the tail": (lambda x: X(x).tanh(x), 20.0, 0.0, "wrong"),
+    "kept in the tail": (lambda x: X(x).tanh(x), 20.0, 1.6993417021166355e-17, "agree"),
+    "overflow": (lambda x: X(x).exp(x), 710.0, math.inf, "agree"),
+    "underflow": (lambda x: X(x).exp(x), -800.0, 0.0, "agree"),
+    "rounding of zero": (lambda x: X(x).exp(x) * X(x).exp(-x), 1.0, 2e-16, "agree"),
+    "more than rounding of zero": (lambda x: X(x).exp(x) * X(x).exp(-x), 1.0, 1e-8, "wrong"),
+    "cancellation in f": (lambda x: ((1e8 + x) - 1e8) ** 2, 1.3, 2 * ((1e8 + 1.3) - 1e8), "agree"),
+    "more than cancellation in f": (lambda x: ((1e8 + x) - 1e8) ** 2, 1.3, 2.6 * 1.1, "wrong"),
+    "zero at a norm's kink": (norm, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], "convention"),
+    "nan at a norm's kink": (norm, [0.0, 0.0, 0.0], [np.nan] * 3, "convention"),
+    "outside of a norm's kink": (norm, [0.0, 0.0, 0.0], [1.0, 1.0, 0.0], "wrong"),
+    "first of ties": (lambda x: X(x).max(x), TIES, [1.0, 0.0, 0.0], "convention"),
+    "even split of ties": (lambda x: X(x).max(x), TIES, [0.5, 0.5, 0.0], "convention"),
+    "both of ties": (lambda x: X(x).max(x), TIES, [1.0, 1.0, 0.0], "wrong"),
+    "none of ties": (lambda x: X(x).max(x), TIES, [0.0, 0.0, 0.0], "wrong"),
+    "an entry beside the ties": (lambda x: X(x).max(x), TIES, [0.5, 0.5, 0.1], "wrong"),
+    "kinks of opposite sign": (lambda x: X(x).abs(x[0]) - X(x).abs(x[1]), [0.0, 0.0], [1.0, 1.0], "convention"),
+    "infinite": (lambda x: X(x).sqrt(x), 0.0, np.inf, "infinite"),
+    "finite where infinite": (lambda x: X(x).sqrt(x), 0.0, 1e8, "wrong"),
+    "nan where infinite": (lambda x: X(x).sqrt(x), 0.0, np.nan, "wrong"),
+    "wrong infinity": (lambda x: X(x).sqrt(x), 0.0, -np.inf, "wrong"),
+    "beside a jump": (lambda x: X(x).remainder(x, 3.0), 6.0, 1.0, "convention"),
+    "at a jump": (lambda x: X(x).remainder(x, 3.0), 6.0, 5.0, "undefined"),
+    "not defined": (lambda x: X(x).log(x), -1.0, -1.0, "undefined"),
+    "border of the domain": (lambda x: x**1.5, 0.0, 0.0, "agree"),
+    "nan at the border": (lambda x: x**1.5, 0.0, np.nan, "convention"),
+    "off at the border": (lambda x: x**1.5, 0.0, 1.0, "wrong"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_verdict(name):
+    fun, x, got, verdict = ROWS[name]
+    finding = gradient(fun, np.asarray(x), got)
+    assert finding.verdict == verdict, finding
+
+
+def test_entry_got_and_expected():
+    x = np.linspace(0, 1, 12).reshape(3, 4)
+    got = np.cos(x)
+    got[2, 1] *= -1
+    finding = gradient(lambda x: X(x).sum(X(x).sin(x)), x, got)
+    assert (finding.verdict, finding.entry) == ("wrong", "x[2, 1]")
+    assert finding.got == got[2, 1]
+    assert finding.expected == pytest.approx(-got[2, 1], rel=1e-15)
+    assert finding.relative_error == pytest.approx(2)
+
+
+def test_one_entry_among_twenty_thousand():
+    x = np.linspace(-1, 1, 20_000)
+    got = 3 * x**2
+    assert gradient(lambda x: X(x).sum(x * x * x), x, got).verdict == "agree"
+    got[7_707] *= 1 + 1e-3
+    finding = gradient(lambda x: X(x).sum(x * x * x), x, got)
+    assert (finding.verdict, finding.entry) == ("wrong", "x[7707]")
+
+
+def test_last_place_errors_are_counted_in_units_of_the_dtype():
+    x = np.array(0.7, np.float32)
+    right = np.float32(np.cos(np.float64(x)))
+    off = np.nextafter(right, np.float32(1))
+    assert gradient(lambda x: X(x).sin(x), x, right).error_ulp <= 0.5
+    assert 0.3 < gradient(lambda x: X(x).sin(x), x, off).error_ulp < 1.6
+
+
+def test_structure_shape_and_dtype_are_exact():
+    judge = ad.referee(lambda x: X(x).sum(x * x), np.ones(3))
+    assert judge_vjp(judge, 1.0, (np.full(3, 2.0, np.float32),)).note == "dtype float32, expected float64"
+    assert judge_vjp(judge, 1.0, (np.full((3, 1), 2.0),)).note == "shape (3, 1), expected (3,)"
+    assert "expected a tuple of 1" in judge_vjp(judge, 1.0, (np.full(3, 2.0), np.ones(3))).note
+    assert "tree structure" in judge_jvp(judge, np.ones(3), (np.array(6.0),)).note
+
+
+def test_the_other_results():
+    x, v = np.array([0.5, 2.0]), np.array([1.0, -1.0])
+    judge = ad.referee(lambda x: x[0] ** 2 * x[1], x)
+    assert judge_value(judge, np.array(0.5)).verdict == "agree"
+    assert judge_value(judge, np.array(0.51)).verdict == "wrong"
+    assert judge_jvp(judge, v, np.array(2 * 0.5 * 2 - 0.25)).verdict == "agree"
+    assert judge_jvp(judge, v, np.array(2.0)).verdict == "wrong"
+    assert judge_hvp(judge, (v,), (np.array([4 * 1 - 1.0, 1.0]),)).verdict == "agree"
+    assert judge_hvp(judge, (v,), (np.array([4 * 1 + 1.0, 1.0]),)).verdict == "wrong"
+
+
+def test_second_derivatives_of_smooth_points_behind_kinks():
+    judge = ad.referee(lambda x: norm(x) ** 2, np.zeros(2))
+    assert judge_hvp(judge, (np.ones(2),), (np.array([2.0, 2.0]),)).verdict == "agree"
+    assert judge_hvp(judge, (np.ones(2),), (np.full(2, np.nan),)).verdict == "wrong"
+    assert judge_hvp(ad.referee(norm, np.zeros(2)), (np.ones(2),), (np.full(2, np.nan),)).verdict == "convention"
+
+
+def test_a_wide_bar_is_never_a_pass():
+    """f in half precision: its differences know the derivative to a few digits only."""
+
+    def coarse(x):
+        return np.array(float(np.float16(float(x) ** 2)))
+
+    assert gradient(coarse, 1.1, 2.2).verdict == "unresolved"
+    assert gradient(coarse, 1.1, 2.2003).verdict == "unresolved"
+
+
+def test_complex_entries():
+    judge = ad.referee(lambda z: X(z).sum(X(z).real(z) ** 2 + X(z).imag(z) ** 2), np.array([1 + 2j]))
+    assert judge_vjp(judge, 1.0, (np.array([2 - 4j]),)).verdict == "agree"
+    assert judge_vjp(judge, 1.0, (np.array([2 + 4j]),)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_matrix_functions_are_judged_by_their_norm(n):
+    """LU leaves errors of the matrix's norm in every entry, which no condition of the entry shows."""
+    rng = np.random.default_rng(n)
+    a = rng.standard_normal((n, n))
+    a[:, 0] *= 1e-9
+    finding = gradient(lambda a: X(a).linalg.det(a), a, np.linalg.det(a) * np.linalg.inv(a).T)
+    assert finding.verdict == "agree", finding
