@@ -1,7 +1,10 @@
 """Running a Program over other number types: float32, float64, longdouble, and Arb balls of any precision.
 
-- `floats.py`   NumPy's floating dtypes           - `balls.py`     Arb's elementwise functions, and decisions
-- `arrays.py`   sums, sorting, indexing on balls  - `matrices.py`  linear algebra and Fourier transforms on balls
+- `floats.py`       NumPy's floating dtypes         - `conversions.py`     numbers as Arb balls, and back
+- `decisions.py`    comparisons of balls, and ties  - `balls.py`           elementwise functions, a row each
+- `scalars.py`      arithmetic, powers and kinks    - `special.py`         error and gamma functions
+- `arrays.py`       sums, sorting, indexing         - `matrices.py`        linear algebra, Fourier transforms
+- `decompositions.py`  eigenvalues and singular values, repeated ones too
 
 A program's constants are their exact binary values, but for those that `primitives.constant` names, such as
 "ln 2", which are exact (to the working precision). An Arb ball encloses the exact result; nothing is rounded
@@ -62,17 +65,18 @@ def evaluate_in(program: Program, args: tuple[Any, ...], number: str = "arb", bi
 
         return floats.evaluate(program, args, np.dtype(number))
     _need_flint()
-    from adbridge.backends.reference.numbers import arrays, balls
+    from adbridge.backends.reference.numbers import arrays
+    from adbridge.backends.reference.numbers.conversions import working_precision
 
-    with balls.working_precision(bits):
+    with working_precision(bits):
         return arrays.evaluate(program, args)
 
 
 def rounded(array: Any, dtype: Any = np.float64) -> Any:
     """An array of balls as floats: their midpoints, to the nearest."""
-    from adbridge.backends.reference.numbers import balls
+    from adbridge.backends.reference.numbers import conversions
 
-    return balls.rounded(array, dtype)
+    return conversions.rounded(array, dtype)
 
 
 def has_arb(name: str) -> bool:

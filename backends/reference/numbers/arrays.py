@@ -7,10 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from flint import acb, arb
 
-from adbridge.backends.reference.numbers import balls, matrices
-from adbridge.backends.reference.numbers.balls import ball, equal, larger_middle, less
-from adbridge.backends.reference.primitives import PRIMITIVES, Var
+from adbridge.backends.reference.numbers import balls, decompositions, matrices
+from adbridge.backends.reference.numbers.conversions import ball, certainly_nan, complex_ball, real_part
+from adbridge.backends.reference.numbers.decisions import compare, equal, less, trunc, truth, whole
+from adbridge.backends.reference.numbers.scalars import (
+    below,
+    greater_of,
+    larger_middle,
+    less_of,
+    log,
+    log_of_sum,
+    method,
+    settled,
+)
+from adbridge.backends.reference.primitives import PRIMITIVES, Primitive, Var
 from adbridge.backends.reference.program import Equation, Program
 from adbridge.backends.reference.rules.shaping import filled
 from adbridge.errors import CapabilityError
@@ -18,12 +30,19 @@ from adbridge.errors import CapabilityError
 
 def elementwise(function: Callable[..., Any], count: int) -> Callable[..., Any]:
     """A function of `count` numbers on arrays of them."""
-    return np.frompyfunc(function, count, 1)  # type: ignore[no-any-return]
+    each = np.frompyfunc(function, count, 1)
+
+    def over(*arrays: Any) -> Any:
+        with np.errstate(all="ignore"):  # a float's nan made a ball raises the processor's flag
+            return each(*arrays)
+
+    return over
 
 
-_complex_balls = elementwise(balls.complex_ball, 1)
-_real_balls = elementwise(balls.real_part, 1)
-_exp = elementwise(lambda x: ball(x).exp(), 1)
+_complex_balls = elementwise(complex_ball, 1)
+_real_balls = elementwise(real_part, 1)
+_truths = elementwise(truth, 1)
+_wholes = elementwise(whole, 1)
 
 
 def evaluate(program: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -53,13 +72,22 @@ def constant(x: Any) -> Any:
 
 
 def of_dtype(x: Any, dtype: Any) -> Any:
-    """An array whose elements are balls if the dtype is floating or complex, real or complex as it is."""
+    """An array whose elements are balls if the dtype is floating or complex, real or complex as it is.
+
+    Raises Undecided: the dtype is one of integers or booleans, and it is not certain which one a ball is.
+    """
     if dtype is None:  # a bundle
         return tuple(of_dtype(part, np.dtype(float)) if not _is_complex(part) else part for part in x)
-    if dtype.kind not in "fc":
-        return np.asarray(x, dtype)
-    convert = _complex_balls if dtype.kind == "c" else _real_balls
-    return as_array(convert(x if isinstance(x, np.ndarray) else as_array(x)))
+    x = as_array(x)
+    kind = dtype.kind
+    elements = set(map(type, x.ravel())) if x.dtype.kind == "O" else {object}
+    if kind in "fc":
+        if elements <= {acb if kind == "c" else arb}:
+            return x
+        return as_array((_complex_balls if kind == "c" else _real_balls)(x))
+    if arb in elements:
+        x = (_truths if kind == "b" else _wholes)(x)
+    return np.asarray(x, dtype)
 
 
 def as_array(x: Any) -> Any:
@@ -72,20 +100,29 @@ def as_array(x: Any) -> Any:
 
 
 def _is_complex(x: Any) -> bool:
-    return np.size(x) > 0 and matrices.is_complex(x)
+    return np.size(x) > 0 and decompositions.is_complex(x)
 
 
 def _step(eq: Equation, operands: list[Any]) -> Any:
-    primitive, dtype = eq.primitive, eq.output.dtype
+    return apply(eq.primitive, operands, eq.params, eq.output.dtype)
+
+
+def apply(primitive: Primitive, operands: Sequence[Any], params: dict[str, Any], dtype: Any) -> Any:
+    """A primitive on arrays of balls, integers and booleans; the result's dtype is that which NumPy's would have.
+
+    Raises:
+        CapabilityError: it does not run over balls.
+        Undecided: it asks what the balls do not determine.
+    """
     if dtype is not None and dtype.kind not in "fc" and not any(map(_has_objects, operands)):
-        return primitive.impl(*operands, **eq.params)  # integers among themselves
+        return primitive.impl(*operands, **params)  # integers among themselves
     implementation = implementation_of(primitive.name)
     if implementation is None:
         raise CapabilityError(
             f"the reference engine's {primitive.name!r} does not run over Arb balls; add it to numbers/, or write "
             "the function with other operations"
         )
-    return of_dtype(implementation(*operands, **eq.params), dtype)
+    return of_dtype(implementation(*operands, **params), dtype)
 
 
 def _has_objects(x: Any) -> bool:
@@ -104,7 +141,7 @@ def implementation_of(name: str) -> Callable[..., Any] | None:
 
 def _over_elements(function: Callable[..., Any]) -> Callable[..., Any]:
     def over(*arrays: Any, **params: Any) -> Any:
-        return elementwise(functools.partial(function, **params), len(arrays))(*arrays)
+        return elementwise(settled(functools.partial(function, **params)), len(arrays))(*arrays)
 
     return over
 
@@ -181,19 +218,19 @@ def _along(function: Callable[[Sequence[Any]], Any]) -> Callable[..., Any]:
     return reduced
 
 
-def _place_of(better: Callable[[Any, Any], bool]) -> Callable[[Sequence[Any]], int]:
-    def place(xs: Sequence[Any]) -> int:
-        return functools.reduce(lambda i, j: j if better(xs[j], xs[i]) else i, range(len(xs)))
+def _place_of(sign: int) -> Callable[[Sequence[Any]], int]:
+    """The first place of the greatest element, or of the smallest; of nan, if there is one."""
 
-    return place
+    def better(a: Any, b: Any) -> bool:
+        return not certainly_nan(b) and (certainly_nan(a) or compare(a, b) == sign)
 
-
-def _greater(a: Any, b: Any) -> bool:
-    return less(b, a)
+    return lambda xs: functools.reduce(lambda i, j: j if better(xs[j], xs[i]) else i, range(len(xs)))
 
 
 def _order(a: Any, b: Any) -> int:
-    return -1 if less(a, b) else 1 if less(b, a) else 0
+    """As of floats; nan comes last."""
+    side = compare(a, b)
+    return int(certainly_nan(a)) - int(certainly_nan(b)) if side is None else side
 
 
 def _argsort(x: Any, axis: int, descending: bool = False) -> Any:
@@ -216,23 +253,31 @@ def _searchsorted(x1: Any, x2: Any, side: str = "left", sorter: Any = None) -> A
 
 # Sums of exponentials. Any shift near the greatest element keeps them in range.
 
+_below = elementwise(below, 2)
+_exp = elementwise(settled(method("exp")), 1)
+_log = elementwise(settled(log), 1)
+
+
+def _shifted(x: Any, axis: Any) -> Any:
+    return as_array(_below(x, _along(lambda xs: larger_middle(*xs))(x, axis, keepdims=True)))
+
 
 def _softmax(x: Any, axis: Any) -> Any:
-    top = _along(lambda xs: larger_middle(*xs))(x, axis, keepdims=True)
-    weights = _exp(x - top)
+    weights = as_array(_exp(_shifted(x, axis)))
     return weights / np.sum(weights, axis=axis, keepdims=True)
 
 
 def _log_softmax(x: Any, axis: Any) -> Any:
-    return x - _along(lambda xs: balls.log_of_sum(*xs))(x, axis, keepdims=True)
+    shifted = _shifted(x, axis)
+    return shifted - _log(np.sum(as_array(_exp(shifted)), axis=axis, keepdims=True))
 
 
 def _astype(x: Any, dtype: Any) -> Any:
     """A cast between floating dtypes rounds nothing; one to integers needs a decision."""
     kind = np.dtype(dtype).kind
-    if kind in "fc":
+    if kind in "fc" or not _has_objects(x):
         return x
-    return elementwise(balls.truth if kind == "b" else lambda v: balls.whole(balls.trunc(v)), 1)(x)
+    return elementwise(truth if kind == "b" else trunc, 1)(x)
 
 
 def _share_of_ties(x: Any, y: Any) -> Any:
@@ -249,15 +294,15 @@ ARRAYS: dict[str, Callable[..., Any]] = {
     "add_along_axis": _add_along,
     "add_taken": _add_taken,
     "from_diagonal": _from_diagonal,
-    "max": _along(lambda xs: functools.reduce(balls.greater_of, xs)),
-    "min": _along(lambda xs: functools.reduce(balls.less_of, xs)),
-    "argmax": _along(_place_of(_greater)),
-    "argmin": _along(_place_of(less)),
-    "all": _along(lambda xs: all(map(balls.truth, xs))),
-    "any": _along(lambda xs: any(map(balls.truth, xs))),
+    "max": _along(lambda xs: functools.reduce(greater_of, xs)),
+    "min": _along(lambda xs: functools.reduce(less_of, xs)),
+    "argmax": _along(_place_of(1)),
+    "argmin": _along(_place_of(-1)),
+    "all": _along(lambda xs: all(map(truth, xs))),
+    "any": _along(lambda xs: any(map(truth, xs))),
     "argsort": _argsort,
     "searchsorted": _searchsorted,
-    "logsumexp": _along(lambda xs: balls.log_of_sum(*xs)),
+    "logsumexp": _along(lambda xs: log_of_sum(*xs)),
     "share_of_ties": _share_of_ties,
     "softmax": _softmax,
     "log_softmax": _log_softmax,

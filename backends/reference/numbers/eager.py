@@ -34,6 +34,10 @@ class Eager(Trace):
         super().__init__()
         self.perturb = perturb
         self.count = 0
+        self.elements = 0
+        """Numbers that the run has computed."""
+        self.names: set[str] = set()
+        """Of the primitives that the run has met."""
         self.least = float("inf")
         """Smallest magnitude, zero aside, among the numbers that the run has met."""
 
@@ -50,6 +54,7 @@ class Eager(Trace):
         with np.errstate(all="ignore"):
             value = primitive.impl(*map(self.value_of, args), **params)
         self.count += 1
+        self.names.add(primitive.name)
         operands = [self._balls_of(a) for a in args]
         if self.perturb is not None:
             operands = self.perturb.operands(primitive, self.count, operands)
@@ -84,6 +89,7 @@ class Eager(Trace):
         return constant(x)
 
     def _meet(self, value: Any) -> None:
+        self.elements += np.size(value)
         sizes = np.abs(np.asarray(value, complex if np.iscomplexobj(value) else float))
         least = np.min(sizes, where=(sizes > 0), initial=np.inf)
         self.least = min(self.least, float(least))

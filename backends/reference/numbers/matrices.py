@@ -1,6 +1,6 @@
 """Linear algebra and Fourier transforms on arrays of Arb balls, batched over leading axes.
 
-Eigenvalues must be distinct, and matrices under `svd` and `pinv` of full rank: where balls cannot tell, `Undecided`.
+Whether a matrix is invertible may be `Undecided`. Eigenvalues and singular values are in `decompositions.py`.
 
 Where a factorisation is unique only up to signs and phases, those of LAPACK are taken, so that a program in
 balls is the program that ran in floats.
@@ -18,11 +18,18 @@ import numpy as np
 from flint import acb, arb
 
 from adbridge.backends.reference.numbers import Undecided
-from adbridge.backends.reference.numbers.balls import ball, equal, less, rounded
-
-
-def is_complex(x: Any) -> bool:
-    return any(isinstance(entry, acb) for entry in np.asarray(x, object).flat)
+from adbridge.backends.reference.numbers.conversions import ball, imaginary_part
+from adbridge.backends.reference.numbers.decisions import equal, less
+from adbridge.backends.reference.numbers.decompositions import (
+    adjoint,
+    conjugates,
+    eigh,
+    hermitian,
+    identity,
+    is_complex,
+    svd,
+)
+from adbridge.backends.reference.numbers.scalars import log, square_root
 
 
 def _matrix(x: Any) -> Any:
@@ -44,14 +51,6 @@ def _certain(question: str, function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
     except (ZeroDivisionError, ValueError) as exc:
         raise Undecided(question, bits=flint.ctx.prec) from exc
-
-
-def _adjoint(x: Any) -> Any:
-    return np.vectorize(lambda z: z.conjugate() if isinstance(z, acb) else z, otypes=[object])(x).T if x.size else x.T
-
-
-def _identity(n: int) -> Any:
-    return np.array([[ball(int(i == j)) for j in range(n)] for i in range(n)], object).reshape(n, n)
 
 
 def _stacked(function: Callable[..., Any], *results: int) -> Callable[..., Any]:
@@ -79,8 +78,8 @@ def _det(x: Any) -> tuple[Any]:
     return (_matrix(x).det(),)
 
 
-def _inv(x: Any) -> tuple[Any]:
-    return (_array(_certain("whether the matrix is invertible", _matrix(x).inv)),)
+def inverse(x: Any) -> Any:
+    return _array(_certain("whether the matrix is invertible", _matrix(x).inv))
 
 
 def _solve(a: Any, b: Any) -> tuple[Any]:
@@ -90,110 +89,71 @@ def _solve(a: Any, b: Any) -> tuple[Any]:
 
 
 def _slogdet(x: Any) -> tuple[Any, Any]:
+    """Of a singular matrix, 0 and -inf."""
     det = _matrix(x).det()
+    if det.contains(0) and equal(det, 0):
+        return type(det)(0), log(arb(0))
     return det / abs(det), abs(det).log()
 
 
 def _cholesky(a: Any) -> tuple[Any]:
-    """L L^H = A, row by row, from the lower triangle."""
-    n = len(a)
-    low = np.full((n, n), ball(0), object)
+    """L L^H = A, row by row."""
+    a, n = hermitian(a), len(a)
+    low = _zeros((n, n))
     for i in range(n):
         for j in range(i + 1):
-            rest = a[i, j] - (low[i, :j] @ _adjoint(low[j : j + 1, :j])).sum()
-            low[i, j] = rest.real.sqrt() if i == j else rest / low[j, j]
+            rest = a[i, j] - (low[i, :j] @ adjoint(low[j : j + 1, :j])).sum()
+            low[i, j] = square_root(rest.real) if i == j else rest / low[j, j]
     return (low,)
 
 
 def _qr(a: Any) -> tuple[Any, Any]:
     """Householder reflections, with the signs of LAPACK's dgeqrf: a column goes to -sign(Re a_kk) times its norm."""
     r, (m, n) = np.array(a), a.shape
-    q = _identity(m)
+    q = identity(m)
     for k in range(min(m, n)):
         tail = r[k:, k]
         lead = tail[0]
-        if all(equal(x, 0) for x in tail[1:]) and not is_complex(lead):
+        if all(equal(x, 0) for x in tail[1:]) and equal(imaginary_part(lead), 0):
             continue
-        norm = (_adjoint(tail[:, None]) @ tail)[0].real.sqrt()
+        norm = (adjoint(tail[:, None]) @ tail)[0].real.sqrt()
         v = np.array(tail)
         v[0] = lead + (-norm if less(lead.real, 0) else norm)
         # Not Hermitian if complex: H^H takes the column to a real number. H^H = I - conj(tau) v v^H, v_0 = 1.
         beta = norm if less(lead.real, 0) else -norm
         v, tau = v / v[0], (beta - lead) / beta
-        reflect = _identity(m - k) - np.outer(v, _adjoint(v[:, None])[0]) * _conjugate(tau)
+        reflect = identity(m - k) - np.outer(v, adjoint(v[:, None])[0]) * conjugates(tau)
         r[k:] = reflect @ r[k:]
         r[k + 1 :, k] = ball(0)
-        q[:, k:] = q[:, k:] @ _adjoint(reflect)
+        q[:, k:] = q[:, k:] @ adjoint(reflect)
     size = min(m, n)
     return q[:, :size], r[:size]
 
 
-def _conjugate(z: Any) -> Any:
-    return z.conjugate() if isinstance(z, acb) else z
-
-
-def _eigh(a: Any) -> tuple[Any, Any]:
-    """Certified by Arb for distinct eigenvalues; each vector turned to the side of LAPACK's."""
-    n = len(a)
-    lower = np.array([[_hermitian_entry(a, i, j) for j in range(n)] for i in range(n)], object).reshape(n, n)
-    eig = functools.partial(_matrix(lower * acb(1)).eig, right=True)
-    values, vectors = _certain("whether the eigenvalues are distinct", eig)
-    order = sorted(range(n), key=functools.cmp_to_key(lambda i, j: -1 if less(values[i].real, values[j].real) else 1))
-    v, complex_ones = _array(vectors)[:, order], is_complex(a)
-    near = np.linalg.eigh(rounded(lower, complex if complex_ones else float))[1]
-    for k in range(n):
-        v[:, k] = _turned(v[:, k], near[:, k])
-    if not complex_ones:
-        v = np.vectorize(lambda z: z.real, otypes=[object])(v)
-    return np.array([values[i].real for i in order], object), v
-
-
-def _hermitian_entry(a: Any, i: int, j: int) -> Any:
-    """By the lower triangle and the real parts of the diagonal, which is all that LAPACK reads."""
-    return a[i, i].real if i == j else a[i, j] if i > j else _conjugate(a[j, i])
-
-
-def _turned(v: Any, like: Any) -> Any:
-    """A unit vector along v whose product with `like` is positive."""
-    norm = sum((z * z.conjugate()).real for z in v).sqrt()
-    product = sum(acb(complex(a).conjugate()) * z for a, z in zip(like, v, strict=True))
-    return v * (product.conjugate() / abs(product)) / norm
-
-
-def _svd(a: Any) -> tuple[Any, Any, Any]:
-    """By the eigenvectors of A^H A (or A A^H): of full rank, with distinct singular values."""
-    m, n = a.shape
-    if m < n:
-        u, s, vh = _svd_tall(_adjoint(a), a)
-        return _adjoint(vh), s, _adjoint(u)
-    return _svd_tall(a, a)
-
-
-def _svd_tall(a: Any, given: Any) -> tuple[Any, Any, Any]:
-    """The right vectors of a tall matrix on the side of LAPACK's, of the matrix as it was given."""
-    squares, v = _eigh(_adjoint(a) @ a)
-    s, v = np.array([x.sqrt() for x in squares[::-1]], object), v[:, ::-1]
-    near = np.linalg.svd(rounded(given, complex if is_complex(a) else float), full_matrices=False)
-    like = np.conj(near[2].T) if given is a else near[0]
-    v = np.stack([_turned(v[:, k] * acb(1), like[:, k]) for k in range(len(s))], axis=1)
-    if not is_complex(a):
-        v = np.vectorize(lambda z: z.real, otypes=[object])(v)
-    return (a @ v) / s, s, _adjoint(v)
-
-
-def _pinv(a: Any, rtol: float = 0.0) -> tuple[Any]:
-    """Of full rank, or nobody knows the rank."""
-    adjoint = _adjoint(a)
-    if len(a) < len(adjoint):
-        return (adjoint @ _inv(a @ adjoint)[0],)
-    return (_inv(adjoint @ a)[0] @ adjoint,)
+def _pinv(a: Any, rtol: float | None = 0.0) -> tuple[Any]:
+    """Singular values up to rtol times the greatest count as 0."""
+    u, s, vh = svd(a)
+    rank = _rank(s, rtol, a.shape)
+    if not rank:
+        return (_zeros(a.shape[::-1]),)
+    if rank < len(s):
+        return ((adjoint(vh[:rank]) / s[:rank]) @ adjoint(u[:, :rank]),)
+    wide = adjoint(a)
+    return (wide @ inverse(a @ wide) if len(a) < len(wide) else inverse(wide @ a) @ wide,)
 
 
 def _matrix_rank(a: Any, rtol: float | None) -> tuple[int]:
-    """By NumPy's tolerance for float64, if there is none."""
-    rtol = max(a.shape) * 2.0**-52 if rtol is None else rtol
-    s = _svd(a)[1]
-    return (sum(less(s[0] * rtol, x) for x in s),)
+    return (_rank(svd(a)[1], rtol, a.shape),)
+
+
+def _rank(s: Any, rtol: float | None, shape: tuple[int, ...]) -> int:
+    """Without a tolerance, by NumPy's for float64."""
+    rtol = max(shape) * 2.0**-52 if rtol is None else rtol
+    return sum(less(s[0] * ball(rtol), x) for x in s)
+
+
+def _zeros(shape: tuple[int, ...]) -> Any:
+    return np.full(shape, ball(0), object)
 
 
 def _cofactor(a: Any, *directions: Any) -> tuple[Any]:
@@ -256,13 +216,13 @@ def _irfft(x: Any, n: int, axis: int, norm: str) -> Any:
 
 MATRICES: dict[str, Callable[..., Any]] = {
     "det": _stacked(_det, 0),
-    "inv": _stacked(_inv, 2),
+    "inv": _stacked(lambda x: (inverse(x),), 2),
     "solve": _stacked(_solve, 2),
     "slogdet": _stacked(_slogdet, 0, 0),
     "cholesky": _stacked(_cholesky, 2),
     "qr": _stacked(_qr, 2, 2),
-    "eigh": _stacked(_eigh, 1, 2),
-    "svd": _stacked(_svd, 2, 1, 2),
+    "eigh": _stacked(eigh, 1, 2),
+    "svd": _stacked(svd, 2, 1, 2),
     "pinv": _stacked(_pinv, 2),
     "matrix_rank": _stacked(_matrix_rank, 0),
     "fft": _fft,
