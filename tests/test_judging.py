@@ -143,3 +143,53 @@ def test_matrix_functions_are_judged_by_their_norm(n):
     a[:, 0] *= 1e-9
     finding = gradient(lambda a: X(a).linalg.det(a), a, np.linalg.det(a) * np.linalg.inv(a).T)
     assert finding.verdict == "agree", finding
+
+
+def relu(x):
+    return X(x).where(x > 0, x, 0.0)
+
+
+def test_kinks_that_cancel_are_conventions():
+    """relu(x) - relu(-x) is x; an engine whose relu'(0) is 0 gives 0, none could give 3."""
+    judge = ad.referee(lambda x: relu(x) - relu(-x), 0.0)
+    assert judge_vjp(judge, 1.0, (np.array(1.0),)).verdict == "agree"
+    finding = judge_vjp(judge, 1.0, (np.array(0.0),))
+    assert finding.verdict == "convention"
+    assert "made of kinks that cancel; its branches give [0, 2]" in finding.note
+    assert judge_vjp(judge, 1.0, (np.array(3.0),)).verdict == "wrong"
+    assert judge_jvp(judge, 1.0, np.array(0.0)).verdict == "convention"
+
+
+def test_a_branch_for_one_point_alone_explains_nothing():
+    """where(x == 0, 1, sin(s)/s) has the derivatives of its other branch."""
+
+    def f(x):
+        s = X(x).where(x == 0, 1.0, x)
+        return X(x).where(x == 0, 0.0, X(x).sin(s) / s * s + 2 * s)
+
+    judge = ad.referee(f, 0.0)
+    assert judge_vjp(judge, 1.0, (np.array(3.0),)).verdict == "agree"
+    assert judge_vjp(judge, 1.0, (np.array(0.0),)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("name", ["eigvalsh", "cholesky"])
+def test_which_triangle_is_read_is_a_convention(name):
+    a = np.array([[2.0, 1.0], [1.0, 3.0]])
+    h = 1e-6
+
+    def f(a):
+        return X(a).sum(getattr(X(a).linalg, name)(a)[-1])
+
+    def slope(e):
+        return (getattr(np.linalg, name)(a + h * e)[-1].sum() - getattr(np.linalg, name)(a - h * e)[-1].sum()) / (2 * h)
+
+    both = slope(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    lower = np.array([[slope(np.diag([1.0, 0])), 0], [both, slope(np.diag([0, 1.0]))]])
+    exact = ad.referee(f, a).grad()
+    np.testing.assert_allclose(exact, lower, atol=1e-8)
+    judge = ad.referee(f, a)
+    symmetric = (exact + np.transpose(exact)) / 2
+    assert judge_vjp(judge, 1.0, (np.array(exact),)).verdict == "agree"
+    assert judge_vjp(judge, 1.0, (np.array(symmetric),)).verdict == "convention"
+    assert judge_vjp(judge, 1.0, (np.array(np.transpose(exact)),)).verdict == "convention"
+    assert judge_vjp(judge, 1.0, (np.array(exact) * 1.001,)).verdict == "wrong"

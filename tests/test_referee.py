@@ -135,6 +135,11 @@ def test_an_infinite_argument_stays_where_it_is():
     np.testing.assert_array_equal(ad.referee(lambda x: X(x).logsumexp(x), x).grad(), [0.0, 1.0])
 
 
+def test_what_is_not_a_number_stays_what_it_is():
+    x = np.array([np.nan, 1.0, 2.0])
+    np.testing.assert_array_equal(ad.referee(lambda x: np.nansum(x**2), x).grad(), [0.0, 2.0, 4.0])
+
+
 # Values that engines lose.
 
 

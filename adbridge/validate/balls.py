@@ -9,7 +9,7 @@ open, the precision is doubled; a comparison that stays open then counts as a ti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,6 +20,7 @@ from adbridge.backends.reference.numbers import Undecided, eager
 from adbridge.backends.reference.numbers.arrays import of_dtype
 from adbridge.backends.reference.numbers.balls import ball, working_precision
 from adbridge.backends.reference.numbers.decisions import ties_decided
+from adbridge.backends.reference.numbers.decompositions import reading
 from adbridge.backends.reference.tracer import Tracer
 from adbridge.errors import AdbridgeError
 from adbridge.protocol import read_only
@@ -44,8 +45,9 @@ class BallOracle:
     Raises what `fun` raises on tracers of the reference engine, and CapabilityError where a primitive has no Arb.
     """
 
-    def __init__(self, arguments: Arguments, digits: int) -> None:
+    def __init__(self, arguments: Arguments, digits: int, matrices: str = "lower") -> None:
         self.arguments = arguments
+        self.matrices = matrices  # what functions of symmetric matrices read: see `decompositions.reading`
         self.digits = digits
         with np.errstate(all="ignore"):  # NaN is an argument like any other
             self.inputs = [of_dtype(leaf, leaf.dtype) for leaf in arguments.active]
@@ -53,16 +55,16 @@ class BallOracle:
         self.outputs: Outputs | None = None
         self.open_questions = False
         """Whether some comparison stays open at every precision, so that ties have to be decided from the start."""
-        least, self.count = self._probe()
+        least, self.names, self.elements = self._probe()
         self.step_bits = 200 + max(0, -math.frexp(least)[1] if 0 < least < math.inf else 0)
         self._values: dict[Any, list[Any]] = {}
         self._kept: list[Direction] = []
 
-    def _probe(self) -> tuple[float, int]:
+    def _probe(self) -> tuple[float, set[str], int]:
         trace, bits = eager.Eager(), 1024
         with ties_decided(bits // 2):
             self._run(trace, self.inputs, bits)
-        return trace.least, trace.count
+        return trace.least, trace.names, trace.elements
 
     # Values.
 
@@ -104,6 +106,13 @@ class BallOracle:
                     raise
         raise AssertionError("unreachable")
 
+    def on_sides(self, moves: Moves, sides: Sequence[str], weights: Weights | None = None) -> tuple[list[Any], int]:
+        """The values where the run takes these sides at its ties, or next to them; how many it met."""
+        k, bits = self.step_bits, 4 * self.step_bits
+        with working_precision(bits), ties_decided(k - 40, sides, apart=False) as met:
+            values = self._run(eager.Eager(), self._moved(moves), bits)
+        return (values if weights is None else [_weighted(values, weights, bits)]), len(met)
+
     def _moved(self, moves: Moves) -> list[Any]:
         out = [np.array(x, object) if moves else x for x in self.inputs]
         for direction, k, sign in moves:
@@ -113,11 +122,12 @@ class BallOracle:
                     continue
                 flat, by = moved.reshape(-1), np.asarray(d).reshape(-1)
                 for place in np.flatnonzero(by):
-                    flat[place] = ball(flat[place]) + ball(by[place]) * step
+                    if flat[place].is_finite():  # infinities, and what is not a number, stay where they are
+                        flat[place] = flat[place] + ball(by[place]) * step
         return out
 
     def _run(self, trace: eager.Eager, point: list[Any], bits: int) -> list[Any]:
-        with inside(get_backend("reference")), np.errstate(all="ignore"):
+        with inside(get_backend("reference")), np.errstate(all="ignore"), reading(self.matrices):
             result = eager.run(lambda *xs: self.arguments.call(xs), trace, point, self.likes, bits)
         leaves, treedef = outputs_of(self.arguments.fun, result)
         parts = [self._balls(trace, leaf) for leaf in leaves]
@@ -231,23 +241,22 @@ class BallOracle:
                 return self.at((), bits, weights, perturb)
             return self.quotient(along, k, 1, bits, weights, (), perturb)
 
-        return _largest_moves(found, unit if along is not None else 1.0)
+        return self._largest_moves(found, unit if along is not None else 1.0)
 
     def second_amplification(self, first: Direction, second: Direction, weights: Weights) -> float:
         """As `amplification`, of the second derivative along two directions."""
         unit = power_of_two(norm(second))
         along = scaled(second, 1 / unit)
-        return _largest_moves(lambda p: self.mixed(first, along, self.step_bits, 1, weights, p), unit)[0]
+        return self._largest_moves(lambda p: self.mixed(first, along, self.step_bits, 1, weights, p), unit)[0]
 
-
-def _largest_moves(found: Callable[[Any], list[Any]], unit: float) -> list[float]:
-    exact = found(None)
-    most = [0.0] * len(exact)
-    for seed in SEEDS:
-        for j, (moved, still) in enumerate(zip(found(Rounding(seed)), exact, strict=True)):
-            change = as_error((moved - still) * 2**BITS) * unit
-            most[j] = max(most[j], change if math.isfinite(change) else 0.0)
-    return most
+    def _largest_moves(self, found: Callable[[Any], list[Any]], unit: float) -> list[float]:
+        exact, near = found(None), arb(2) ** -(self.step_bits // 2)
+        most = [0.0] * len(exact)
+        for seed in SEEDS:
+            for j, (moved, still) in enumerate(zip(found(Rounding(seed, near)), exact, strict=True)):
+                change = as_error((moved - still) * 2**BITS) * unit
+                most[j] = max(most[j], change if math.isfinite(change) else 0.0)
+        return most
 
 
 def _weighted(values: list[Any], weights: Weights, bits: int) -> Any:

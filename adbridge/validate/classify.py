@@ -21,14 +21,14 @@ PROBES = 2
 
 def classify(referee: Referee) -> Point:
     """The worst kind that an entry, or a random direction, shows."""
-    from adbridge.validate.referee import FULL, KINDS, Point
+    from adbridge.validate.referee import KINDS, Point
 
     if _is_nan(referee):
         return Point("undefined", note="the function itself is not a number here")
     count = len(referee.arguments.coordinates)
-    found = list(_of_entries(referee) if count <= FULL else _of_probes(referee))
+    found = list(_of_entries(referee) if referee.looks_at_each else _of_probes(referee))
     worst = max(found, key=lambda point: KINDS.index(point.kind), default=Point("smooth"))
-    if worst.kind == "smooth" and 1 < count <= FULL:
+    if worst.kind == "smooth" and count > 1 and referee.looks_at_each:
         return next((p for p in _of_sums(referee) if p.kind != "smooth"), worst)
     return worst
 

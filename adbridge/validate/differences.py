@@ -35,6 +35,7 @@ class DifferenceOracle:
         self.outputs: Outputs | None = None
         self.wide = [leaf.astype(complex if leaf.dtype.kind == "c" else float) for leaf in arguments.active]
         self._here = self._run(self.wide)
+        self.elements = sum(x.size for x in self.wide) + len(self._here)
 
     def value(self) -> list[float]:
         return [float(v) for v in self._here]
@@ -101,7 +102,7 @@ def run_on(backend: Backend | None, arguments: Arguments, arrays: list[Any]) -> 
         if backend is None:
             return arguments.call([np.array(a) for a in arrays])
         with backend.scope([str(a.dtype) for a in arrays]), inside(backend):
-            leaves, treedef = flatten(arguments.call([backend.from_numpy(a) for a in arrays]))
+            leaves, treedef = flatten(arguments.call([backend.from_numpy(np.asarray(a)) for a in arrays]))
             return unflatten(treedef, [backend.to_numpy(x) if backend.owns(x) else x for x in leaves])
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from adbridge.trees import PyTree
+from adbridge.validate.arguments import Direction
+from adbridge.validate.choices import TRIANGLE, branches, of_branches, symmetric, symmetric_part
 from adbridge.validate.classify import NOT_LINEAR
 from adbridge.validate.entries import (
     interval_of_entry,
@@ -24,9 +27,9 @@ from adbridge.validate.entries import (
 )
 from adbridge.validate.findings import Finding, against, against_value, worst_of
 from adbridge.validate.limits import Limit
-from adbridge.validate.referee import FULL, Referee
+from adbridge.validate.referee import FEW, Referee
 from adbridge.validate.structure import argument_structure, output_structure
-from adbridge.validate.wholes import as_subgradient, beside_axes, by_probes
+from adbridge.validate.wholes import as_subgradient, beside_axes, by_probes, second_by_probes
 
 __all__ = ["Finding", "judge_hvp", "judge_jvp", "judge_value", "judge_vjp"]
 
@@ -59,14 +62,24 @@ def judge_jvp(referee: Referee, tangents: PyTree, got: PyTree) -> Finding:
     if wrong:
         return wrong
     direction = referee.arguments.seeds("tangents", tangents)
-    sides = referee.sides(direction)
+    found = _judged_jvp(referee, direction, arrays)
+    other = symmetric(referee) if found.verdict == "wrong" else None
+    if other is not None and _judged_jvp(other, direction, arrays).verdict == "agree":
+        return replace(found, verdict="convention", note=TRIANGLE)
+    return found
 
-    carried = later(referee, direction)
+
+def _judged_jvp(referee: Referee, direction: Direction, arrays: list[Any]) -> Finding:
+    sides, carried = referee.sides(direction), later(referee, direction)
 
     def judged(j: int, c: tuple[int, int, complex]) -> Finding:
-        entry, scale = referee.outputs.entry(*c[:2]), scale_of_output(referee, c[0])
+        entry, scale, value = referee.outputs.entry(*c[:2]), scale_of_output(referee, c[0]), part_of_entry(arrays, c)
         interval_of = interval_of_entry(referee, direction, {j: 1.0})
-        return against(*sides[j], part_of_entry(arrays, c), scale, carried(j), interval_of, entry)
+        found = against(*sides[j], value, scale, carried(j), interval_of, entry)
+        if found.verdict == "wrong" and math.isfinite(value):
+            slopes = branches(referee, [direction], {j: 1.0})
+            return of_branches(found, slopes, np.array([value]))
+        return found
 
     return worst_of(judged(j, c) for j, c in enumerate(referee.outputs.coordinates))
 
@@ -76,17 +89,30 @@ def judge_vjp(referee: Referee, cotangents: PyTree, got: Sequence[Any]) -> Findi
     wrong, arrays = argument_structure(referee, got)
     if wrong:
         return wrong
+    found = _judged_vjp(referee, cotangents, arrays)
+    other = symmetric(referee) if found.verdict == "wrong" else None
+    if other is not None and _judged_vjp(other, cotangents, [symmetric_part(a) for a in arrays]).verdict == "agree":
+        return replace(found, verdict="convention", note=TRIANGLE)
+    return found
+
+
+def _judged_vjp(referee: Referee, cotangents: PyTree, arrays: list[Any]) -> Finding:
     weights = referee.weights(cotangents)
     asked = [i for i, (which, _, _) in enumerate(referee.arguments.coordinates) if arrays[which] is not None]
-    if len(asked) > FULL:
+    if len(asked) > FEW and not referee.looks_at_each:
         return by_probes(referee, weights, arrays)
     found = [judge_entry(referee, weights, arrays, i) for i in asked]
     worst = worst_of(iter(found))
     if worst.verdict == "convention":
         return as_subgradient(referee, weights, arrays, worst)
-    if worst.verdict == "wrong" and referee.classify().note.endswith(NOT_LINEAR):
+    if worst.verdict != "wrong":
+        return worst
+    if referee.classify().note.endswith(NOT_LINEAR):
         return worst_of(beside_axes(referee, weights, i, finding) for i, finding in zip(asked, found, strict=True))
-    return worst
+    values = np.array([part_of_entry(arrays, referee.arguments.coordinates[i], conjugate=True) for i in asked])
+    if not np.all(np.isfinite(values)):
+        return worst
+    return of_branches(worst, branches(referee, [referee.arguments.one_hot(i) for i in asked], weights), values)
 
 
 def judge_hvp(referee: Referee, tangents: PyTree, got: Sequence[Any]) -> Finding:
@@ -97,9 +123,8 @@ def judge_hvp(referee: Referee, tangents: PyTree, got: Sequence[Any]) -> Finding
     direction = referee.arguments.seeds("tangents", tangents)
     coordinates = referee.arguments.coordinates
     asked = [i for i, (which, _, _) in enumerate(coordinates) if arrays[which] is not None]
-    if len(asked) > FULL:
-        rng = np.random.default_rng(3)
-        asked = sorted(rng.choice(asked, FULL // 4, replace=False).tolist())
+    if len(asked) > FEW and not referee.looks_at_each:
+        return second_by_probes(referee, direction, arrays)
     return worst_of(judge_second(referee, direction, arrays, i) for i in asked)
 
 

@@ -24,8 +24,8 @@ from adbridge.validate.bounded import Bounded
 from adbridge.validate.limits import Limit
 
 KINDS = ("smooth", "kink", "infinite", "jump", "undefined", "unresolved")
-FULL = 256
-"""Up to so many real inputs every entry is looked at one by one."""
+FULL, FEW = 400_000, 16
+"""Every entry is looked at one by one if the runs for it compute so many numbers at most, or entries are few."""
 EPS = float(np.finfo(float).eps)
 
 
@@ -140,6 +140,12 @@ class Referee:
         return self._point
 
     # For the judges.
+
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether every entry is looked at, or random directions instead; by size alone, so that runs repeat."""
+        count = len(self.arguments.coordinates)
+        return count <= FEW or count * int(self.oracle.elements) <= FULL
 
     def sides(self, direction: Direction, weights: dict[int, float] | None = None) -> list[tuple[Limit, Limit]]:
         """Of each real output coordinate (or the weighted sum): the derivatives from the left and from the right."""

@@ -55,8 +55,10 @@ FACTORED = frozenset(
 class Rounding:
     """One random choice of rounding errors, for `numbers.eager.Eager`; its first run is at the point itself."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, near: Any) -> None:
         self.seed = seed
+        self.near = near
+        """What changes by more between the point and those beside it has taken another branch there."""
         self.here: dict[int, list[Any]] = {}
         """The operands of each operation at the point."""
 
@@ -77,7 +79,12 @@ class Rounding:
         if not _is_balls(x) or not _is_balls(at) or x.shape != at.shape:
             return x
         by, tiny = np.random.default_rng(key).uniform(-1, 1, x.shape), arb(2) ** -BITS
-        return _each(lambda ball, r, here: ball + (ball - here) * (tiny * float(r)), x, by, at)
+
+        def moved(ball: Any, r: float, here: Any) -> Any:
+            change = ball - here
+            return ball + change * (tiny * float(r)) if abs(change) < self.near else ball
+
+        return _each(moved, x, by, at)
 
     def result(self, primitive: Primitive, count: int, balls: Any) -> Any:
         if primitive.name in EXACT or primitive.name in SUMS or primitive.name in FACTORED:

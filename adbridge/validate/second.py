@@ -17,12 +17,16 @@ _NONE = Limit("undefined", math.nan, math.inf)
 
 def second(referee: Referee, coordinate: int, direction: Direction, weights: dict[int, float]) -> Limit:
     """d/de d/dv of the weighted sum of the outputs; "kink" as kind where the corners disagree."""
+    return second_along(referee, referee.arguments.one_hot(coordinate), direction, weights)
+
+
+def second_along(referee: Referee, first: Direction, direction: Direction, weights: dict[int, float]) -> Limit:
+    """The same along any direction `first`, of about unit size."""
     size = norm(direction)
     if size == 0:
         return Limit("finite", 0.0, 0.0)
-    first = referee.arguments.one_hot(coordinate)
     unit = power_of_two(size)
-    along = scaled(direction, 1 / unit)
+    along = direction if unit == 1 else scaled(direction, 1 / unit)  # the same object: what was run is remembered
     if referee.method != "arb":
         return _by_differences(referee, first, along, unit, weights)
     if not all(smooth_along(referee, d, weights) for d in (first, along)):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.trees import PyTree, flatten
+from adbridge.trees import PyTree, flatten, leaf_names
 from adbridge.validate.findings import Finding
 from adbridge.validate.referee import Referee
 
@@ -19,9 +19,7 @@ def output_structure(referee: Referee, got: PyTree, root: str) -> tuple[Finding 
     if treedef != outputs.treedef:
         return _mismatch(root, f"tree structure {treedef}, expected {outputs.treedef}"), []
     likes = [(like.shape, expected_dtype(referee, like)) for like in outputs.likes]
-    return _checked_leaves(
-        leaves, likes, [root + outputs.entry(i, 0).removeprefix("out").split("[")[0] for i in range(len(leaves))]
-    )
+    return _checked_leaves(leaves, likes, leaf_names(root, treedef))
 
 
 def expected_dtype(referee: Referee, like: Any) -> Any:

@@ -1,9 +1,9 @@
-"""A gradient as a whole: a vector of the subdifferential, or probed along random directions."""
+"""A gradient, or a Hessian-vector product, as a whole: of the subdifferential, or probed along random directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from adbridge.validate.arguments import Direction
 from adbridge.validate.classify import NOT_LINEAR, random_direction
-from adbridge.validate.entries import Weights, interval_of_entry, judge_entry
+from adbridge.validate.entries import Weights, interval_of_entry, judge_entry, judge_second
 from adbridge.validate.findings import ZERO, Finding, against, scale_of_dtype, worst_of
+from adbridge.validate.limits import Limit
 from adbridge.validate.referee import Referee
+from adbridge.validate.second import second_along
 from adbridge.validate.subgradients import interval
 
 
@@ -66,44 +68,107 @@ def beside_axes(referee: Referee, weights: Weights, i: int, finding: Finding) ->
     return replace(finding, verdict="convention", expected=f"[{low:.6g}, {high:.6g}]", note=f"kink: {NOT_LINEAR}")
 
 
+Probe = Callable[[Direction], Finding]
+"""The verdict on what a result gives along a direction."""
+
+
 def by_probes(referee: Referee, weights: Weights, arrays: list[Any]) -> Finding:
-    """Random signed directions; one that is off is halved until the entry is found."""
+    """A gradient by random signed directions; one that is off is halved until the entry is found."""
+
+    def probe(direction: Direction) -> Finding:
+        left, right = referee.sides(direction, weights)[0] if weights else (ZERO, ZERO)
+        return _along(arrays, direction, left, right, interval_of_entry(referee, direction, weights))
+
+    return _probed(referee, arrays, probe, lambda i: judge_entry(referee, weights, arrays, i))
+
+
+def second_by_probes(referee: Referee, direction: Direction, arrays: list[Any]) -> Finding:
+    """A Hessian-vector product by its products with random signed directions; as `by_probes`."""
+
+    def probe(first: Direction) -> Finding:
+        found = second_along(referee, first, direction, {0: 1.0})
+        if found.kind == "kink":
+            return Finding("convention", entry=_ANYWHERE, expected="any", note="kink: no second derivative here")
+        return _along(arrays, first, found, found, lambda: (math.nan,) * 2)
+
+    return _probed(referee, arrays, probe, lambda i: judge_second(referee, direction, arrays, i))
+
+
+_ANYWHERE = "a random direction"
+PROBES = 2
+
+
+def _probed(referee: Referee, arrays: list[Any], probe: Probe, entry: Callable[[int], Finding]) -> Finding:
     rng = np.random.default_rng(5)
     findings = []
-    for _ in range(4):
+    for _ in range(PROBES):
         direction = [None if a is None else d for a, d in zip(arrays, random_direction(referee, rng), strict=True)]
-        finding = _probe(referee, weights, arrays, direction)
-        findings.append(
-            finding if finding.verdict != "wrong" else _bisected(referee, weights, arrays, direction, finding)
-        )
-        if findings[-1].verdict == "wrong":
-            break
+        finding = probe(direction)
+        if finding.verdict == "wrong":
+            return _located(referee, arrays, direction, finding, probe, entry)
+        findings.append(finding)
     return worst_of(iter(findings))
 
 
-def _probe(referee: Referee, weights: Weights, arrays: list[Any], direction: Direction) -> Finding:
+def _along(
+    arrays: list[Any], direction: Direction, left: Limit, right: Limit, interval_of: Callable[[], tuple[float, float]]
+) -> Finding:
     along, size = _pairing(arrays, direction)
-    left, right = referee.sides(direction, weights)[0] if weights else (ZERO, ZERO)
     scale = scale_of_dtype(next(a.dtype for a in arrays if a is not None))
     carried = size if math.isfinite(size) else 0.0
-    return against(
-        left, right, along, scale, lambda: carried, interval_of_entry(referee, direction, weights), "a random direction"
-    )
+    return against(left, right, along, scale, lambda: carried, interval_of, _ANYWHERE)
 
 
-def _bisected(referee: Referee, weights: Weights, arrays: list[Any], direction: Direction, finding: Finding) -> Finding:
+def _located(
+    referee: Referee,
+    arrays: list[Any],
+    direction: Direction,
+    finding: Finding,
+    probe: Probe,
+    entry: Callable[[int], Finding],
+) -> Finding:
+    """The entry that is off: the one not finite, or the only one, whose place a second probe tells; or by halving."""
+    for i in (_not_finite(referee, arrays), _only_one(referee, direction, finding, probe)):
+        if i is not None and (found := entry(i)).verdict == "wrong":
+            return found
+    return _bisected(referee, direction, finding, probe, entry)
+
+
+def _not_finite(referee: Referee, arrays: list[Any]) -> int | None:
+    places = enumerate(referee.arguments.coordinates)
+    return next((i for i, (w, p, _) in places if arrays[w] is not None and not np.isfinite(arrays[w].flat[p])), None)
+
+
+def _only_one(referee: Referee, direction: Direction, finding: Finding, probe: Probe) -> int | None:
+    """If entries are weighted by their places, a single wrong one shows its place as the ratio of two errors."""
+    coordinates, count = referee.arguments.coordinates, len(referee.arguments.coordinates)
+    weighted = [None if d is None else d.copy() for d in direction]
+    for i, (which, place, unit) in enumerate(coordinates):
+        if unit == 1 and (part := weighted[which]) is not None:
+            part.flat[place] *= (i + 1) / count
+    errors = [_error(finding), _error(probe(weighted))]
+    ratio = errors[1] / errors[0] * count - 1 if errors[0] else math.nan
+    return round(ratio) if 0 <= ratio < count else None
+
+
+def _error(finding: Finding) -> float:
+    got, expected = finding.got, finding.expected
+    return got - expected if isinstance(got, float) and isinstance(expected, float) else math.nan
+
+
+def _bisected(
+    referee: Referee, direction: Direction, finding: Finding, probe: Probe, entry: Callable[[int], Finding]
+) -> Finding:
     places = [(w, p) for w, d in enumerate(direction) if d is not None for p in range(d.size)]
     while len(places) > 1:
         half = places[: len(places) // 2]
-        probe = _probe(referee, weights, arrays, _part_of(direction, half))
-        if probe.verdict != "wrong":
+        if probe(_part_of(direction, half)).verdict != "wrong":
             half = places[len(places) // 2 :]
-            probe = _probe(referee, weights, arrays, _part_of(direction, half))
-        if probe.verdict != "wrong":
-            return finding
+            if probe(_part_of(direction, half)).verdict != "wrong":
+                return finding
         places = half
     coordinates = referee.arguments.coordinates
-    return worst_of(judge_entry(referee, weights, arrays, i) for i, c in enumerate(coordinates) if c[:2] == places[0])
+    return worst_of(entry(i) for i, c in enumerate(coordinates) if c[:2] == places[0])
 
 
 def _part_of(direction: Direction, places: list[tuple[int, int]]) -> Direction:
