@@ -15,12 +15,15 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from adbridge.errors import CapabilityError
+
+if TYPE_CHECKING:
+    from adbridge.rule_calls import RuleCall
 
 Array = Any  # an array (or tracer) of some engine
 Arrays = tuple[Array, ...]
@@ -39,13 +42,15 @@ class Capabilities:
     """What a backend can do, as data: read by suites, shown by `adbridge.backends()`.
 
     `modes` are the engine's native ones; the other mode is derived at one sweep per element.
-    `max_order` None means any.
+    `max_order` None means any. `accuracy` is the share of the dtype's digits that derivatives keep: their relative
+    error is at most about ``eps ** accuracy``. Below 1 for differences, whose derivatives are judged by that.
     """
 
     modes: tuple[str, ...] = ("forward", "reverse")
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = ("float32", "float64")
     max_order: int | None = None
+    accuracy: float = 1.0
     batching: bool = False
     compile: bool = False
 
@@ -249,6 +254,18 @@ class Backend(ABC):
     def stop_gradient(self, array: Array) -> Array:
         """The array as a constant. Raises CapabilityError: this adapter does not offer it."""
         raise CapabilityError(f"backend {self.name!r} has no stop_gradient; pass the array as an argument of its own")
+
+    def custom_rule(self, call: RuleCall, arrays: Arrays) -> Arrays:
+        """The outputs of a function with a derivative rule of its own, ``call.primal(*arrays)``, which the engine
+        differentiates by that rule. Derived: a plain call, right where derivatives come from values alone."""
+        return call.primal(*arrays)
+
+    def interpreted(self, fun: Callable[..., Arrays], arrays: Arrays) -> Callable[..., Arrays] | None:
+        """`fun`, which is written in the engine's own functions, as one of the reference engine's arrays.
+
+        `arrays` are NumPy's, of the shapes and dtypes to come. None: the adapter cannot read the engine's code.
+        """
+        return None
 
     def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
         """`fun` made ready for arguments shaped like `arrays`; as it is where there is no compiler."""

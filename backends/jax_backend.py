@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from adbridge.backends.stretches import in_stretches
 from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
+from adbridge.rule_calls import RuleCall
 
 _WIDE = frozenset({"float64", "complex128", "int64", "uint64"})
 
@@ -111,6 +112,18 @@ class JaxBackend(Backend):
     def stop_gradient(self, array: Array) -> Array:
         return jax.lax.stop_gradient(array)
 
+    def custom_rule(self, call: RuleCall, arrays: Arrays) -> Arrays:
+        if not _any_tracer(arrays) and not _any_tracer(outs := call.primal(*arrays)):
+            return outs
+        from adbridge.backends.jax_rules import ruled  # it imports JAX's interpreters
+
+        return ruled(call, arrays)
+
+    def interpreted(self, fun: Callable[..., Arrays], arrays: Arrays) -> Callable[..., Arrays]:
+        from adbridge.backends import jax_programs
+
+        return jax_programs.interpreted(fun, arrays)
+
     def compile(self, fun: Callable[..., Arrays], arrays: Arrays) -> Compiled:
         compiled = jax.jit(fun).lower(*arrays).compile()
         memory = compiled.memory_analysis()
@@ -128,3 +141,7 @@ class JaxBackend(Backend):
     def peak_alloc(self, compiled: Compiled, arrays: Arrays) -> tuple[int, str]:
         assert compiled.peak_bytes is not None, "JAX functions are measured compiled"
         return compiled.peak_bytes, "xla arg+out+temp-alias"
+
+
+def _any_tracer(arrays: Arrays) -> bool:
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)

@@ -13,6 +13,7 @@ import numpy as np
 
 from adbridge.errors import RuleError, SignatureMismatch
 from adbridge.readings import function_name, plain
+from adbridge.registry import get_backend, owners_of
 from adbridge.trees import PyTree, TreeDef, flatten, leaf_names, unflatten
 
 Direction = list[Any]
@@ -27,6 +28,7 @@ class Arguments:
     leaves: list[Any]
     treedef: TreeDef
     slots: tuple[int, ...]
+    known_names: list[str] | None = None
 
     @property
     def active(self) -> list[Any]:
@@ -42,6 +44,8 @@ class Arguments:
     @cached_property
     def names(self) -> list[str]:
         """Of the active leaves, by the function's own names for its parameters."""
+        if self.known_names is not None:
+            return self.known_names
         names = [name for i, part in enumerate(self.parts) for name in leaf_names(_parameter(self.fun, i), part)]
         return [names[slot] for slot in self.slots]
 
@@ -138,9 +142,11 @@ def read_arguments(fun: Callable[..., Any], args: tuple[Any, ...]) -> Arguments:
 
 
 def _copied(leaf: Any) -> Any:
+    if owner := next(iter(owners_of([leaf])), None):
+        return np.array(get_backend(owner).to_numpy(leaf))
     if isinstance(leaf, (float, complex)) or (isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "fc"):
-        return np.array(leaf)
-    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
+        return np.array(leaf, order="C")
+    return np.array(leaf, order="C") if isinstance(leaf, np.ndarray) else leaf
 
 
 def _parameter(fun: Callable[..., Any], i: int) -> str:

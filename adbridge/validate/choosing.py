@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy as np
 from adbridge.errors import AdbridgeError, RuleError
 from adbridge.protocol import Backend
 from adbridge.readings import function_name
-from adbridge.registry import get_backend, owners_of, table
-from adbridge.trees import flatten
-from adbridge.validate.arguments import Arguments
+from adbridge.registry import get_backend, inside, owners_of, table
+from adbridge.trees import TreeDef, flatten, unflatten
+from adbridge.validate.arguments import Arguments, outputs_of
 from adbridge.validate.differences import DifferenceOracle, run_on
 
 
@@ -21,15 +22,52 @@ def oracle_for(arguments: Arguments, args: tuple[Any, ...], digits: int, backend
     if backend is None and owners:
         backend = owners[0]
     if backend is not None:
-        chosen = get_backend(backend)
-        return _checked(arguments, DifferenceOracle(arguments, chosen)), "differences", f"it was run on {chosen.name}"
+        engine = get_backend(backend)
+        return _on(arguments, engine, digits, f"it was run on {engine.name}")
     try:
         return _checked(arguments, _over_balls(arguments, digits)), "arb", ""
     except RuleError:
         raise
     except Exception as exc:  # whatever a function raises on arrays that it was not written for
         why = f"it does not run in Arb arithmetic: {type(exc).__name__}: {exc}"
-    return _on_an_engine(arguments, why)
+    return _on_an_engine(arguments, digits, why)
+
+
+def _on(arguments: Arguments, engine: Backend | None, digits: int, why: str) -> tuple[Any, str, str]:
+    """The engine's own code in Arb arithmetic, if the adapter can read it; else differences on the engine."""
+    oracle = _checked(arguments, DifferenceOracle(arguments, engine))
+    program = None if engine is None else _interpreted(arguments, engine)
+    if program is None:
+        return oracle, "differences", why
+    try:
+        return _over_balls(program, digits), "arb", ""
+    except Exception as exc:  # an operation that has no counterpart
+        return oracle, "differences", f"{why}; {_first_line(exc)}"
+
+
+def _interpreted(arguments: Arguments, engine: Backend) -> Arguments | None:
+    """The same function of the reference engine's arrays; None if the engine's code cannot be read."""
+    trees: list[TreeDef] = []
+
+    def flat(*arrays: Any) -> tuple[Any, ...]:
+        with inside(engine):
+            leaves, tree = outputs_of(arguments.fun, arguments.call(arrays))
+        trees.append(tree)
+        return tuple(leaves)
+
+    try:
+        program = engine.interpreted(flat, tuple(arguments.active))
+    except Exception:  # branches on values, code that is not the engine's: it cannot be read without running it
+        return None
+    if program is None:
+        return None
+
+    def fun(*args: Any) -> Any:
+        leaves = flatten(args)[0]
+        return unflatten(trees[-1], program(*[leaves[slot] for slot in arguments.slots]))
+
+    fun.__name__ = function_name(arguments.fun)
+    return replace(arguments, fun=fun, known_names=arguments.names)
 
 
 def _over_balls(arguments: Arguments, digits: int) -> Any:
@@ -42,13 +80,13 @@ def _over_balls(arguments: Arguments, digits: int) -> Any:
     return BallOracle(arguments, digits)
 
 
-def _on_an_engine(arguments: Arguments, why: str) -> tuple[Any, str, str]:
+def _on_an_engine(arguments: Arguments, digits: int, why: str) -> tuple[Any, str, str]:
     """On NumPy arrays, or on the first engine whose arrays the function takes."""
     failures = []
     for name in (None, *(n for n, entry in table().items() if entry.default and n != "reference")):
         try:
             engine = _engine_of(arguments) if name is None else get_backend(name)
-            return _checked(arguments, DifferenceOracle(arguments, engine)), "differences", why
+            return _on(arguments, engine, digits, why)
         except RuleError:
             raise
         except Exception as exc:  # the next engine may do

@@ -25,6 +25,17 @@ class Limit:
     def is_finite(self) -> bool:
         return self.kind == "finite"
 
+    def enclosure(self) -> Any:
+        """An Arb ball around the truth: the value, and the error as far as a float can say it."""
+        from flint import arb
+
+        from adbridge.backends.reference.numbers.conversions import working_precision
+
+        if not self.is_finite or not self.error:
+            return arb(self.value)
+        with working_precision(max(64, math.ceil(magnitude(arb(self.value)) - math.log2(self.error)) + 64)):
+            return self.value + arb(0, self.error)
+
 
 def magnitude(x: Any) -> float:
     """log2 of a ball's largest possible absolute value, however small or large; -inf of zero."""

@@ -61,6 +61,7 @@ class Referee:
     why: str = ""
     _columns: dict[int, Any] = field(default_factory=dict)
     _sides: dict[Any, Any] = field(default_factory=dict)
+    _seconds: dict[Any, Limit] = field(default_factory=dict)
     _point: Point | None = None
 
     @property
@@ -177,7 +178,10 @@ class Referee:
         """The derivative along `direction` of the derivative along one input coordinate, of the weighted sum."""
         from adbridge.validate.second import second
 
-        return second(self, coordinate, direction, {0: 1.0} if weights is None else weights)
+        key = (coordinate, _key(direction), None if weights is None else tuple(sorted(weights.items())))
+        if key not in self._seconds:
+            self._seconds[key] = second(self, coordinate, direction, {0: 1.0} if weights is None else weights)
+        return self._seconds[key]
 
     def _entry(self, coordinate: int, weights: dict[int, float]) -> Limit:
         left, right = self.column(coordinate, weights)[0] if weights else (_ZERO, _ZERO)
@@ -249,7 +253,7 @@ def _bounded(limits: list[Limit], shape: Any, is_complex: bool, conjugate: bool,
         errors = errors[::2] + errors[1::2]
     elif exact:
         balls = np.empty(len(limits), object)
-        balls[:] = [limit.value for limit in limits]
+        balls[:] = [limit.enclosure() for limit in limits]
         balls = balls.reshape(shape)
     return Bounded(numbers.reshape(shape), errors.reshape(shape), balls)
 
