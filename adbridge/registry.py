@@ -211,7 +211,7 @@ def choose(explicit: BackendLike | None, leaves: Iterable[object]) -> tuple[Back
     if owner is None:
         return choose_without_inputs(explicit), False
     ambient = _ambient.get()
-    if explicit is None and ambient is not None and ambient.asked:
+    if explicit is None and ambient is not None and (ambient.asked or _shares(ambient.backend, owner, leaves)):
         chosen = ambient.backend
     else:
         chosen = get_backend(owner if explicit is None else explicit)
@@ -223,6 +223,11 @@ def choose(explicit: BackendLike | None, leaves: Iterable[object]) -> tuple[Back
         )
     asked = isinstance(explicit, Backend) or chosen.device != "cpu"
     return chosen if asked else _beside(chosen, first), True
+
+
+def _shares(backend: Backend, owner: str, leaves: Iterable[object]) -> bool:
+    """Whether the enclosing operator's backend has its arrays from the engine of another one, `owner`."""
+    return backend.name != owner and any(backend.owns(leaf) for leaf in leaves)
 
 
 def choose_without_inputs(explicit: BackendLike | None) -> Backend:

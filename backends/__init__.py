@@ -34,6 +34,20 @@ BUILTIN: dict[str, Entry] = {
     "autograd": Entry(
         "adbridge.backends.autograd_backend", "AutogradBackend", "autograd", "autograd", summary="HIPS autograd"
     ),
+    "finite-difference": Entry(
+        "adbridge.backends.finite_difference",
+        "FiniteDifferenceBackend",
+        default=False,
+        summary="differences of values: forward, central, complex step, Richardson",
+    ),
+    "symbolic": Entry(
+        "adbridge.backends.symbolic",
+        "SymbolicBackend",
+        "sympy",
+        "symbolic",
+        default=False,
+        summary="SymPy: expressions, differentiated",
+    ),
     "zero": Entry(
         "adbridge.backends.zero",
         "ZeroBackend",

@@ -69,13 +69,14 @@ def run_group(group: Group, settings: Settings, pool: Pool) -> list[Record]:
         if name in settings.missing:
             records[op, name].update(_failed("error", settings.missing[name]))
     results: dict[str, dict[str, PyTree]] = {op: {} for op in known.operators}
+    accuracy: dict[str, float] = {}
     for name, backend in settings.backends.items():
-        for op, fields, result in _measure(group, settings, known, backend, pool):
+        for op, fields, timed in _measure(group, settings, known, backend, pool):
             records[op, name].update(fields)
-            if result is not None:
-                results[op][name] = result
+            if timed is not None:
+                results[op][name], accuracy[name] = timed.result, timed.accuracy
     for op, found in results.items():
-        for name, fields in verdicts(known, op, found, settings.dtype).items() if found else ():
+        for name, fields in verdicts(known, op, found, settings.dtype, accuracy).items() if found else ():
             records[op, name].update(fields)
     return list(records.values())
 
@@ -112,8 +113,8 @@ def _failed(outcome: str, note: str) -> Record:
 
 def _measure(
     group: Group, settings: Settings, known: Known, backend: BackendLike, pool: Pool
-) -> Iterator[tuple[str, Record, PyTree | None]]:
-    """Per operator: the record's measured fields, and the result if there is one."""
+) -> Iterator[tuple[str, Record, Timed | None]]:
+    """Per operator: the record's measured fields, and the timed result if there is one."""
     job = Job("time", group.place, settings.device, known.operators, settings.seconds, known.output)
     timed = pool.do(job, backend)
     value = timed.get("value")
@@ -123,7 +124,7 @@ def _measure(
             yield op, _failed(found.outcome, found.note), None
         elif isinstance(found, Timed):
             weighed = _weigh(job, op, backend, pool) if settings.memory else {}
-            yield op, {**_timing(found, primal), **weighed}, found.result
+            yield op, {**_timing(found, primal), **weighed}, found
 
 
 def _timing(found: Timed, primal: float | None) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,10 +76,12 @@ def know(instance: Instance, dtype: str, operators: tuple[str, ...] = ()) -> Kno
     return Known(_count(instance.args[0]), _count(answer.value), output, {op: results[op]() for op in names}, seeds)
 
 
-def verdicts(known: Known, operator: str, results: dict[str, PyTree], dtype: str) -> dict[str, Record]:
-    """The record's fields that say how right each backend's result is."""
+def verdicts(
+    known: Known, operator: str, results: dict[str, PyTree], dtype: str, accuracy: Mapping[str, float] | None = None
+) -> dict[str, Record]:
+    """The record's fields that say how right each backend's result is; `accuracy` as for `judge`."""
     found = {name: known.parts(operator, result) for name, result in results.items()}
-    judgements = judge(found, known.expected[operator], dtype)
+    judgements = judge(found, known.expected[operator], dtype, accuracy)
     right = [name for name, j in judgements.items() if j.verdict == "agree"]
     fields = {name: _fields(j, disagreement(found, name, right, dtype)) for name, j in judgements.items()}
     if not right and _agree_among_themselves(found, dtype):

@@ -101,6 +101,8 @@ class Timed:
     timing: Timing
     result: PyTree
     engine_version: str
+    accuracy: float
+    """Of `Capabilities`."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def do_job(job: Job, backend: BackendLike, messages: Connection) -> None:
                 messages.send(_weigh(operator, case))
             else:
                 timing, result = time_case(case, job.seconds)
-                messages.send(Timed(operator, timing, result, case.backend.engine_version))
+                engine = case.backend
+                messages.send(Timed(operator, timing, result, engine.engine_version, engine.capabilities.accuracy))
         except Exception as exc:
             messages.send(_failure(operator, exc))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,15 +94,19 @@ def _norm(leaf: Any) -> float:
     return float(np.max(finite, initial=0.0, where=np.isfinite(finite)))
 
 
-def judge(results: dict[str, Parts], answer: Parts | None, dtype: str) -> dict[str, Judgement]:
+def judge(
+    results: dict[str, Parts], answer: Parts | None, dtype: str, accuracy: Mapping[str, float] | None = None
+) -> dict[str, Judgement]:
     """A verdict on each backend's result.
 
     Against the known answer where there is one. Else by majority: results that agree with more than half
     of all results are right, the others wrong; without a majority nobody can say, and all are
     `unresolved`. A single result without an answer has been compared with nothing: `unresolved`.
+    `accuracy` is what a backend promises of its derivatives (`Capabilities.accuracy`), if less than all digits.
     """
     if answer is not None:
-        return {name: _against(result, answer, dtype) for name, result in results.items()}
+        promised = accuracy or {}
+        return {name: _against(result, answer, dtype, promised.get(name, 1.0)) for name, result in results.items()}
     for result in results.values():
         verdicts = {name: _against(other, result, dtype) for name, other in results.items()}
         votes = sum(j.verdict == "agree" for j in verdicts.values())
@@ -112,9 +116,16 @@ def judge(results: dict[str, Parts], answer: Parts | None, dtype: str) -> dict[s
     return {name: Judgement("unresolved", Difference(np.nan, note=note)) for name in results}
 
 
-def _against(result: Parts, expected: Parts, dtype: str) -> Judgement:
-    found = difference(result, expected, dtype)
-    return Judgement("agree" if found.error <= TOLERANCE[dtype] else "wrong", found)
+def _against(result: Parts, expected: Parts, dtype: str, accuracy: float = 1.0) -> Judgement:
+    assert result.keys() == expected.keys()
+    found = {part: difference({part: result[part]}, {part: expected[part]}, dtype) for part in expected}
+    right = all(d.error <= tolerance(dtype, 1.0 if part == "value" else accuracy) for part, d in found.items())
+    return Judgement("agree" if right else "wrong", _worst(list(found.values())))
+
+
+def tolerance(dtype: str, accuracy: float = 1.0) -> float:
+    """The largest relative error that counts as agreement, of a backend with this `Capabilities.accuracy`."""
+    return max(TOLERANCE[dtype], float(np.finfo(dtype).eps**accuracy))
 
 
 def disagreement(results: dict[str, Parts], name: str, right: Collection[str], dtype: str) -> float:
