@@ -41,7 +41,7 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(fun)
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         leaves, treedef = flatten((args, kwargs))
-        backend = _backend_of(leaves)
+        backend = backend_of(leaves)
         if backend is None:
             return fun(*args, **kwargs)
         slots = [i for i, leaf in enumerate(leaves) if backend.owns(leaf)]
@@ -99,7 +99,7 @@ def checkpoint_loop(
     def flat(i: int, *arrays: Any) -> Arrays:
         return _next_state(step(i, unflatten(treedef, arrays)), treedef, arrays, names)
 
-    backend = _backend_of(arrays) or get_backend("reference")
+    backend = backend_of(arrays) or get_backend("reference")
     return unflatten(treedef, backend.checkpoint_loop(flat, arrays, steps, snapshots))
 
 
@@ -114,7 +114,7 @@ def stop_gradient(x: PyTree) -> PyTree:
     3.0
     """
     leaves, treedef = flatten(x)
-    backend = _backend_of(leaves)
+    backend = backend_of(leaves)
     if backend is None:
         return x
     return unflatten(treedef, [backend.stop_gradient(leaf) if backend.owns(leaf) else leaf for leaf in leaves])
@@ -138,7 +138,7 @@ class _Result:
         return result
 
 
-def _backend_of(leaves: Sequence[Any]) -> Backend | None:
+def backend_of(leaves: Sequence[Any]) -> Backend | None:
     """The backend of the engine's arrays among the leaves; None where there are none. Raises MixedBackends."""
     return (
         choose(next(iter(owners)) if len(owners) == 1 else None, leaves)[0] if (owners := owners_of(leaves)) else None

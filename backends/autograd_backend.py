@@ -21,6 +21,7 @@ from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import Box, getval, isbox, new_box, toposort, trace_stack
 
 from adbridge.protocol import PROCESS_WIDE, Array, Arrays, Backend, Capabilities, FlatFunction, LinearMap, read_only
+from adbridge.rule_calls import RuleCall
 
 
 class AutogradBackend(Backend):
@@ -52,7 +53,7 @@ class AutogradBackend(Backend):
     def jvp(self, fun: FlatFunction, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays, Arrays]:
         outs, nodes, aux = _run(fun, primals, [JVPNode.new_root(tangent) for tangent in tangents])
         found = [vspace(out).zeros() if node is None else node.g for out, node in zip(outs, nodes, strict=True)]
-        return outs, tuple(map(_like, found, outs)), aux
+        return outs, tuple(map(like, found, outs)), aux
 
     def vjp(self, fun: FlatFunction, primals: Arrays) -> tuple[Arrays, LinearMap, Arrays]:
         roots = [VJPNode.new_root() for _ in primals]
@@ -60,9 +61,14 @@ class AutogradBackend(Backend):
 
         def pullback(cotangents: Arrays) -> Arrays:
             found = _backward(ends, cotangents, roots)
-            return tuple(_like(vspace(x).zeros() if g is None else g, x) for g, x in zip(found, primals, strict=True))
+            return tuple(like(vspace(x).zeros() if g is None else g, x) for g, x in zip(found, primals, strict=True))
 
         return outs, pullback, aux
+
+    def custom_rule(self, call: RuleCall, arrays: Arrays) -> Arrays:
+        from adbridge.backends.autograd_rules import ruled
+
+        return ruled(call, arrays)
 
     def stop_gradient(self, array: Array) -> Array:
         """Not to be written to: the box still holds it."""
@@ -104,11 +110,11 @@ def _backward(ends: Sequence[Any], cotangents: Arrays, roots: Sequence[Any]) -> 
     return [grads[root][0] if root in grads else None for root in roots]
 
 
-def _like(array: Array, like: Array) -> Array:
+def like(array: Array, other: Array) -> Array:
     """autograd widens float32 in places, and gives Python floats for scalars."""
     if not isbox(array) and not isinstance(array, np.ndarray):
         array = np.asarray(array)
-    return array if array.dtype == like.dtype else _cast(array, like.dtype)
+    return array if array.dtype == other.dtype else _cast(array, other.dtype)
 
 
 def _part(x: Array, ans: Array) -> Array:

@@ -24,6 +24,7 @@ from torch._C import _functorch
 from adbridge.backends.stretches import in_stretches
 from adbridge.protocol import PROCESS_WIDE, Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap
 from adbridge.registry import within
+from adbridge.rule_calls import RuleCall
 
 
 class TorchBackend(Backend):
@@ -141,6 +142,11 @@ class TorchBackend(Backend):
 
     def checkpoint_loop(self, step: Callable[..., Arrays], state: Arrays, steps: int, snapshots: int) -> Arrays:
         return in_stretches(self.checkpoint, step, state, steps, snapshots)
+
+    def custom_rule(self, call: RuleCall, arrays: Arrays) -> Arrays:
+        from adbridge.backends.torch_rules import ruled
+
+        return ruled(call, arrays)
 
     def stop_gradient(self, array: Array) -> Array:
         return array.detach()

@@ -6,7 +6,7 @@ Recording and differentiating:
 - `program.py`     the Wengert list                       - `tracer.py`    running a function on tracers
 - `transforms.py`  jvp, linearize, transpose              - `batching.py`  many tangents in one sweep
 - `one_hot.py`     those that are an identity matrix      - `taylor.py`    series of any order in one run
-- `checkpoint.py`  recomputing instead of storing
+- `checkpoint.py`  recomputing instead of storing       - `custom.py`     rules of the user's own
 
 What functions of arrays are written with:
 
@@ -42,11 +42,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adbridge.backends.reference import batching, checkpoint, methods, namespace, one_hot, prepare, taylor, transforms
+from adbridge.backends.reference import (
+    batching,
+    checkpoint,
+    custom,
+    methods,
+    namespace,
+    one_hot,
+    prepare,
+    taylor,
+    transforms,
+)
 from adbridge.backends.reference.compile import compile_program
 from adbridge.backends.reference.tracer import Tracer
 from adbridge.errors import BackendUnavailable, CapabilityError
 from adbridge.protocol import Array, Arrays, Backend, Capabilities, Compiled, FlatFunction, LinearMap, read_only
+from adbridge.rule_calls import RuleCall
 
 methods.install()
 
@@ -116,6 +127,9 @@ class ReferenceBackend(Backend):
 
     def checkpoint_loop(self, step: Callable[..., Arrays], state: Arrays, steps: int, snapshots: int) -> Arrays:
         return checkpoint.checkpoint_loop(step, state, steps, snapshots)
+
+    def custom_rule(self, call: RuleCall, arrays: Arrays) -> Arrays:
+        return custom.Ruled(call).outputs(arrays)
 
     def stop_gradient(self, array: Array) -> Array:
         return checkpoint.stop_gradient(array)

@@ -124,24 +124,24 @@ class Rerun:
             outs = fun(*args)
             if any(a.value is not x for a, x in zip(args, values, strict=True)):
                 raise _refusal("writes into its argument; copy it first (x = x * 1)")
-            return _standing(outs), ()
+            return standing(outs), ()
 
         return self.context.copy().run(push_through, trace, checked, tuple(values), attached)[:2]
 
     @contextmanager
     def _replaced(self, trace: Trace, closed: Attached) -> Iterator[None]:
         """For a while, operations on the closed-over tracers are operations on tracers of `trace` instead."""
-        standing = [Tracer(trace, value, t) for (_, value, _), t in zip(self.found, closed, strict=True)]
+        stand_ins = [Tracer(trace, value, t) for (_, value, _), t in zip(self.found, closed, strict=True)]
 
         def stand_in(x: Tracer) -> Tracer:
-            for (known, _, _), other in zip(self.found, standing, strict=True):
+            for (known, _, _), other in zip(self.found, stand_ins, strict=True):
                 if known is x:
                     return other
             if self.complete:
                 raise _refusal("closes over other arrays when it is run again; it must do the same each time")
             self.found.append((x, x.value, x.extra))
-            standing.append(Tracer(trace, x.value, None))
-            return standing[-1]
+            stand_ins.append(Tracer(trace, x.value, None))
+            return stand_ins[-1]
 
         before = dict(self.trace.__dict__)
         vars(self.trace).update(stand_in=stand_in, process=_elsewhere)
@@ -166,7 +166,7 @@ class Rerun:
             raise _refusal("writes into an array that it closes over; pass it as an argument and return the new one")
 
 
-def _standing(arrays: Sequence[Any]) -> Arrays:
+def standing(arrays: Sequence[Any]) -> Arrays:
     """The arrays, with what stands for those of traces that take no part at present (in nested runs: in turn)."""
     arrays = list(arrays)
     for i, x in enumerate(arrays):
@@ -178,13 +178,13 @@ def _standing(arrays: Sequence[Any]) -> Arrays:
 
 def _elsewhere(primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """`Trace.process` of a trace that takes no part."""
-    return primitive(*_standing(args), **params)
+    return primitive(*standing(args), **params)
 
 
 def _beside(trace: Trace) -> Callable[..., Any]:
     """`Trace.process` of the trace that its tracers are replaced for."""
     process = trace.process
-    return lambda primitive, args, params: process(primitive, _standing(args), params)
+    return lambda primitive, args, params: process(primitive, standing(args), params)
 
 
 def _refusal(what: str) -> NotDifferentiable:
@@ -241,7 +241,7 @@ def _unpacked_cotangents(packed: Any, specs: Sequence[Spec]) -> list[Any]:
     return _unpacked(packed, specs, unfit)
 
 
-def _recorded(
+def recorded_step(
     trace: Linearizer, step: Callable[[Sequence[Spec]], Step], tangents: Sequence[Var], outs: Arrays
 ) -> Arrays:
     """The step in the linear program: the outputs' values as tracers with its results as tangents."""
@@ -282,7 +282,7 @@ def _checkpointed(fun: Function, arrays: Arrays, trace: Linearizer) -> Arrays | 
         by_input, closed = rerun.pull(fun, values, cotangents)
         return [c for c, t in zip([*by_input, *closed], moving, strict=True) if t is not None]
 
-    return _recorded(trace, lambda specs: Step(push, pull, specs), [t for t in moving if t is not None], outs)
+    return recorded_step(trace, lambda specs: Step(push, pull, specs), [t for t in moving if t is not None], outs)
 
 
 stop_gradient = defzero(Primitive("stop_gradient", lambda x: x))
@@ -322,7 +322,7 @@ def _looped(
         by_input = [next(initial) if _is_inexact(x) else None for x in kept[0]]
         return [c for c, t in zip([*by_input, *reverse.closed], moving, strict=True) if t is not None]
 
-    return _recorded(trace, lambda specs: Step(push, pull, specs), [t for t in moving if t is not None], values)
+    return recorded_step(trace, lambda specs: Step(push, pull, specs), [t for t in moving if t is not None], values)
 
 
 @dataclass

@@ -32,7 +32,7 @@ def prepare(fun: Callable[..., Arrays], arrays: Arrays, compiler: Compiler = com
     if any(isinstance(a, Traced) for a in arrays):
         return Compiled(fun)
     try:
-        trace = Recorder()
+        trace = Recorder(inline=True)
         program = record_on(trace, fun, arrays)
     except Exception:  # NumPy's own errors among them, as for an item of a tracer in an array
         fun(*arrays)  # raises what is wrong at once, too
@@ -100,7 +100,7 @@ class Variants:
                 return outs
         for assume in (True, False):
             try:
-                program = record_on(trace := Recorder(), self.fun, arrays)
+                program = record_on(trace := Recorder(inline=True), self.fun, arrays)
             except Exception:
                 return self.fun(*arrays)  # as in `prepare`
             if _holds_tracers(program):

@@ -89,9 +89,9 @@ class Program:
 
         Raises SignatureMismatch: arguments unlike the recorded ones, or such that the function takes another branch.
         """
-        from adbridge.backends.reference.recorded import over_numbers
+        from adbridge.backends.reference.recorded import over_numbers, without_rules
 
-        return over_numbers(self, args, number, bits)
+        return over_numbers(without_rules(self), args, number, bits)
 
     # To read and to run: programs made by `adbridge.trace`.
 
@@ -125,9 +125,10 @@ class Program:
 
     def to_python(self, name: str = "f") -> str:
         """The program as NumPy source that runs on its own, with bit-identical results: see `source.py`."""
+        from adbridge.backends.reference.recorded import without_rules
         from adbridge.backends.reference.source import to_python
 
-        return to_python(self, name)
+        return to_python(without_rules(self), name)
 
     def to_svg(self, path: str | Path | None = None) -> str:
         """The computational graph, drawn in layers, as SVG; also written to `path`."""
@@ -138,8 +139,9 @@ class Program:
     def cost(self) -> Cost:
         """Operations and bytes of one run, counted rather than measured."""
         from adbridge.backends.reference.cost import cost
+        from adbridge.backends.reference.recorded import without_rules
 
-        return cost(self)
+        return cost(without_rules(self))
 
     def _repr_html_(self) -> str:
         """For notebooks: the table."""

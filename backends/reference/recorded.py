@@ -12,8 +12,8 @@ from adbridge.backends.reference import show
 from adbridge.backends.reference.primitives import Primitive, Var
 from adbridge.backends.reference.program import Equation, Program, evaluate
 from adbridge.backends.reference.tidy import tidy
-from adbridge.backends.reference.tracer import Tracer, concrete
-from adbridge.backends.reference.transforms import jvp, linearize, pull, record, zero_like
+from adbridge.backends.reference.tracer import Recorder, Tracer, concrete
+from adbridge.backends.reference.transforms import jvp, linearize, pull, record, record_on, zero_like
 from adbridge.errors import NotDifferentiable, SignatureMismatch, UsageError
 from adbridge.protocol import Arrays, read_only
 from adbridge.signatures import same
@@ -159,6 +159,17 @@ def guarded(program: Program) -> Program:
             equations.append(eq)
             known.add(eq.output.index)
     return Program(program.inputs, equations, program.outputs, [], size)
+
+
+def without_rules(program: Program) -> Program:
+    """The program with the operations of functions that have custom rules, each of which is one step of it."""
+    from adbridge.backends.reference.custom import Ruled
+
+    if program.run is None or not any(isinstance(eq.primitive, Ruled) for eq in program.equations):
+        return program
+    run = program.run
+    recorded = record_on(Recorder(inline=True), lambda *xs: evaluate(guarded(program), *xs), run.inputs)
+    return remember(recorded, lambda values: replace(run, values=values), run.inputs)
 
 
 def over_numbers(program: Program, args: tuple[Any, ...], number: str, bits: int) -> Arrays:

@@ -70,10 +70,15 @@ class Trace:
 
 
 class Recorder(Trace):
-    """Evaluates and writes the Wengert list. Tracers carry their Var (or, not reached by inputs, their value)."""
+    """Evaluates and writes the Wengert list. Tracers carry their Var (or, not reached by inputs, their value).
 
-    def __init__(self) -> None:
+    A function with a custom rule is one step of the list; with `inline`, for lists that nobody differentiates, its
+    own operations are.
+    """
+
+    def __init__(self, inline: bool = False) -> None:
         super().__init__()
+        self.inline = inline
         self.program = Program()
         self.layout_matters = False
 

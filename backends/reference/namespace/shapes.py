@@ -38,7 +38,7 @@ def broadcast_arrays(*arrays: Any) -> list[Any]:
     return [broadcast_to(a, shape) for a in arrays]
 
 
-def expand_dims(x: Any, /, *, axis: int | Sequence[int] = 0) -> Any:
+def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Any:
     count = len(x.shape) + (1 if isinstance(axis, int) else len(axis))
     new = np.lib.array_utils.normalize_axis_tuple(axis, count)
     sizes = iter(x.shape)

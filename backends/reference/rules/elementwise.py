@@ -178,8 +178,7 @@ def _pow_slope(a: Any, b: Any) -> Any:
     """b a^(b-1), and 0 where b = 0, at a = 0 too."""
     if isinstance(b, (int, float)):
         return 0.0 if b == 0 else 1.0 if b == 1 else 2 * a if b == 2 else b * pow(a, b - 1)
-    safe = where(b == 0, 1.0, b)
-    return where(b == 0, 0.0, b * pow(a, safe - 1))
+    return b * pow(a, where((a == 0) & (b == 0), 1.0, b) - 1)  # b may still move where it is 0 and a is not
 
 
 def _share(a: Any, b: Any) -> Any:
