@@ -193,3 +193,29 @@ def test_which_triangle_is_read_is_a_convention(name):
     assert judge_vjp(judge, 1.0, (np.array(symmetric),)).verdict == "convention"
     assert judge_vjp(judge, 1.0, (np.array(np.transpose(exact)),)).verdict == "convention"
     assert judge_vjp(judge, 1.0, (np.array(exact) * 1.001,)).verdict == "wrong"
+
+
+def test_rounding_that_crosses_a_jump_is_unresolved():
+    """0.3 * 1e6 is 300000 in floats, and a little less in truth."""
+    judge = ad.referee(lambda x: X(x).floor(x * 1e6), 0.3)
+    assert float(judge.value) == 299999
+    finding = judge_value(judge, np.array(300000.0))
+    assert finding.verdict == "unresolved"
+    assert "a rounding error in f is enough" in finding.note
+    assert judge_value(judge, np.array(300001.0)).verdict == "wrong"
+
+
+def test_values_that_are_no_numbers():
+    assert judge_value(ad.referee(lambda x: X(x).log(x), -1.0), np.array(np.nan)).verdict == "undefined"
+    assert judge_value(ad.referee(lambda x: X(x).log(x), 0.0), np.array(-np.inf)).verdict == "agree"
+    assert judge_value(ad.referee(lambda x: X(x).log(x), 0.0), np.array(np.inf)).verdict == "wrong"
+
+
+def test_small_entries_beside_a_large_one():
+    """d tanh at 20 is 1.7e-17: no engine that computes 1 - tanh^2 has it, and beside 0.4 nobody misses it."""
+    judge = ad.referee(lambda x: X(x).sum(X(x).tanh(x)), np.array([1.0, 20.0]))
+    got = 1 - np.tanh(np.array([1.0, 20.0])) ** 2
+    assert judge_vjp(judge, 1.0, (got,)).verdict == "wrong"
+    judge.floor = 4
+    assert judge_vjp(judge, 1.0, (got,)).verdict == "agree"
+    assert judge_vjp(judge, 1.0, (got + [0, 1e-14],)).verdict == "wrong"

@@ -30,6 +30,7 @@ from adbridge.validate.limits import Limit, as_error, limit, magnitude
 from adbridge.validate.rounding import BITS, SEEDS, Rounding
 
 MARGIN = 128  # bits beyond those that the difference quotient cancels
+ROUNDED = 6  # runs with the dtype's own rounding errors
 LEVELS = (1, 4, 16)  # the step's exponents, in units of the first
 
 
@@ -176,20 +177,29 @@ class BallOracle:
 
     def _level(self, direction: Direction, k: int, weights: Weights | None) -> list[tuple[Limit, Limit]]:
         bits = 2 * k + MARGIN
-        right, left = (self.quotient(direction, k, sign, bits, weights) for sign in (1, -1))
+        right, left = (self._sharp(direction, k, sign, bits, weights) for sign in (1, -1))
         # An odd function's two sides agree whatever they do; its steps do not.
-        nearer = self.quotient(direction, k * 5 // 4, 1, bits + k // 2, weights)
+        nearer = self._sharp(direction, k * 5 // 4, 1, bits + k // 2, weights)
         out = [_smooth(a, b, c, k) for a, b, c in zip(left, right, nearer, strict=True)]
         if all(out):
             return [pair for pair in out if pair]
         finer = [
-            [self.quotient(direction, k * power // 4, sign, bits + k * power // 4, weights) for power in (6, 8)]
+            [self._sharp(direction, k * power // 4, sign, bits + k * power // 4, weights) for power in (6, 8)]
             for sign in (-1, 1)
         ]
         return [
             pair or (limit([left[j], *(q[j] for q in finer[0])], k), limit([right[j], *(q[j] for q in finer[1])], k))
             for j, pair in enumerate(out)
         ]
+
+    def _sharp(self, direction: Direction, k: int, sign: int, bits: int, weights: Weights | None) -> list[Any]:
+        """The quotient at a precision that leaves its balls narrow, as far as it helps."""
+        found = self.quotient(direction, k, sign, bits, weights)
+        for more in (2 * bits, 4 * bits):
+            if all(_is_narrow(ball, k) for ball in found):
+                break
+            found = self.quotient(direction, k, sign, more, weights)
+        return found
 
     def quotient(
         self,
@@ -244,6 +254,24 @@ class BallOracle:
 
         return self._largest_moves(found, unit if along is not None else 1.0)
 
+    def rounded(self, direction: Direction | None, bits: int, weights: Weights | None = None) -> list[list[float]]:
+        """Derivatives along the direction (None: values) with rounding errors of 2^-bits, a row for each random choice.
+
+        Unlike an amplification, they show where rounding alone takes another branch, or crosses a jump.
+        """
+        k, near = self.step_bits, arb(2) ** -(self.step_bits // 2)
+        unit = 1.0 if direction is None else power_of_two(norm(direction))
+        rows = []
+        for seed in range(10, 10 + ROUNDED):
+            perturb = Rounding(seed, near, bits)
+            if direction is None:
+                found = self.at((), 2 * k + MARGIN, weights, perturb)
+            else:
+                along = scaled(direction, 1 / unit)
+                found = self.quotient(along, k, 1, 2 * k + MARGIN, weights, (), perturb)
+            rows.append([float(value) * unit for value in found])
+        return rows
+
     def second_amplification(self, first: Direction, second: Direction, weights: Weights) -> float:
         """As `amplification`, of the second derivative along two directions."""
         key = tuple(None if d is None else d.tobytes() for d in (*first, *second)), tuple(weights.items())
@@ -262,6 +290,12 @@ class BallOracle:
                 change = as_error((moved - still) * 2**BITS) * unit
                 most[j] = max(most[j], change if math.isfinite(change) else 0.0)
         return most
+
+
+def _is_narrow(quotient: Any, k: int) -> bool:
+    if not quotient.is_finite():
+        return True
+    return magnitude(quotient.rad()) <= max(magnitude(quotient), -k / 2) - k / 2
 
 
 def _weighted(values: list[Any], weights: Weights, bits: int) -> Any:

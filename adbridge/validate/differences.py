@@ -113,7 +113,8 @@ def _sides(here: Vector, ahead: list[Vector], behind: list[Vector], steps: list[
         middle = [(a - b) / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
     out = []
     for j in range(len(here)):
-        noise = ROUNDING * max(abs(values[j]) for values in (here, *ahead, *behind) if math.isfinite(values[j]))
+        sizes = [abs(values[j]) for values in (here, *ahead, *behind) if math.isfinite(values[j])]
+        noise = ROUNDING * max(sizes, default=0.0)
         sides = tuple(_extrapolated([q[j] for q in side], steps, noise, 2) for side in (left, right))
         both = _extrapolated([q[j] for q in middle], steps, noise, 4)
         agree = all(s.is_finite for s in (*sides, both)) and abs(sides[0].value - sides[1].value) <= (

@@ -18,6 +18,7 @@ from adbridge.validate.arguments import Direction
 from adbridge.validate.choices import TRIANGLE, branches, of_branches, symmetric, symmetric_part
 from adbridge.validate.classify import NOT_LINEAR
 from adbridge.validate.entries import (
+    between_roundings,
     interval_of_entry,
     judge_entry,
     judge_second,
@@ -35,25 +36,24 @@ __all__ = ["Finding", "judge_hvp", "judge_jvp", "judge_value", "judge_vjp"]
 
 
 def judge_value(referee: Referee, got: PyTree) -> Finding:
-    """The function's value, a tree like its output."""
+    """The function's value, a tree like its output. Where that is no number, "undefined"; infinities must be equal."""
     wrong, arrays = output_structure(referee, got, "out")
     if wrong:
         return wrong
     exact = referee.oracle.value()
-    limits = [Limit("finite", v, 0.0) for v in exact]
     carried = later(referee, None)
 
-    return worst_of(
-        against_value(
-            limits[j],
-            part_of_entry(arrays, c),
-            scale_of_output(referee, c[0]),
-            carried(j),
-            referee.outputs.entry(*c[:2]),
-        )
-        for j, c in enumerate(referee.outputs.coordinates)
-        if is_finite(exact[j])
-    )
+    def judged(j: int, c: tuple[int, int, complex]) -> Finding:
+        entry, scale, value = referee.outputs.entry(*c[:2]), scale_of_output(referee, c[0]), part_of_entry(arrays, c)
+        expected = float(exact[j])
+        if math.isnan(expected):
+            return Finding("undefined", entry=entry, got=value, note="the function itself is not a number here")
+        if math.isinf(expected) and not is_finite(exact[j]):
+            return Finding("agree" if value == expected else "wrong", entry=entry, got=value, expected=expected)
+        found = against_value(Limit("finite", exact[j], 0.0), value, scale, carried(j), entry)
+        return between_roundings(referee, None, {j: 1.0}, found, scale.eps)
+
+    return worst_of(judged(j, c) for j, c in enumerate(referee.outputs.coordinates))
 
 
 def judge_jvp(referee: Referee, tangents: PyTree, got: PyTree) -> Finding:
@@ -76,9 +76,9 @@ def _judged_jvp(referee: Referee, direction: Direction, arrays: list[Any]) -> Fi
         entry, scale, value = referee.outputs.entry(*c[:2]), scale_of_output(referee, c[0]), part_of_entry(arrays, c)
         interval_of = interval_of_entry(referee, direction, {j: 1.0})
         found = against(*sides[j], value, scale, carried(j), interval_of, entry)
+        found = between_roundings(referee, direction, {j: 1.0}, found, scale.eps)
         if found.verdict == "wrong" and math.isfinite(value):
-            slopes = branches(referee, [direction], {j: 1.0})
-            return of_branches(found, slopes, np.array([value]))
+            return of_branches(found, branches(referee, [direction], {j: 1.0}), np.array([value]))
         return found
 
     return worst_of(judged(j, c) for j, c in enumerate(referee.outputs.coordinates))
@@ -121,6 +121,18 @@ def judge_hvp(referee: Referee, tangents: PyTree, got: Sequence[Any]) -> Finding
     if wrong:
         return wrong
     direction = referee.arguments.seeds("tangents", tangents)
+    found = _judged_hvp(referee, direction, arrays)
+    other = symmetric(referee) if found.verdict == "wrong" else None
+    if other is None:
+        return found
+    if _judged_hvp(other, direction, [symmetric_part(a) for a in arrays]).verdict == "agree":
+        return replace(found, verdict="convention", note=TRIANGLE)
+    if all(d is None or np.array_equal(d, symmetric_part(d)) for d in direction):
+        return found
+    return replace(found, verdict="unresolved", note=f"{TRIANGLE}; take symmetric tangents to judge it")
+
+
+def _judged_hvp(referee: Referee, direction: Direction, arrays: list[Any]) -> Finding:
     coordinates = referee.arguments.coordinates
     asked = [i for i, (which, _, _) in enumerate(coordinates) if arrays[which] is not None]
     if len(asked) > FEW and not referee.looks_at_each:

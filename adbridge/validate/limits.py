@@ -31,7 +31,7 @@ class Limit:
 
         from adbridge.backends.reference.numbers.conversions import working_precision
 
-        if not self.is_finite or not self.error:
+        if not self.is_finite or not 0 < self.error < math.inf:
             return arb(self.value)
         with working_precision(max(64, math.ceil(magnitude(arb(self.value)) - math.log2(self.error)) + 64)):
             return self.value + arb(0, self.error)

@@ -59,6 +59,8 @@ class Referee:
     oracle: Any
     method: str
     why: str = ""
+    floor: float = 0.0
+    """Units in the last place of an array's largest entry by which its other entries may be off, when judged."""
     _columns: dict[int, Any] = field(default_factory=dict)
     _sides: dict[Any, Any] = field(default_factory=dict)
     _seconds: dict[Any, Limit] = field(default_factory=dict)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from flint import acb, arb
 
 from adbridge.backends.reference.primitives import Primitive
@@ -55,8 +54,9 @@ FACTORED = frozenset(
 class Rounding:
     """One random choice of rounding errors, for `numbers.eager.Eager`; its first run is at the point itself."""
 
-    def __init__(self, seed: int, near: Any) -> None:
+    def __init__(self, seed: int, near: Any, bits: int = BITS) -> None:
         self.seed = seed
+        self.tiny = arb(2) ** -bits
         self.near = near
         """What changes by more between the point and those beside it has taken another branch there."""
         self.here: dict[int, list[Any]] = {}
@@ -78,11 +78,11 @@ class Rounding:
     def _moved_change(self, x: Any, at: Any, key: list[int]) -> Any:
         if not _is_balls(x) or not _is_balls(at) or x.shape != at.shape:
             return x
-        by, tiny = np.random.default_rng(key).uniform(-1, 1, x.shape), arb(2) ** -BITS
+        by = np.random.default_rng(key).uniform(-1, 1, x.shape)
 
         def moved(ball: Any, r: float, here: Any) -> Any:
             change = ball - here
-            return ball + change * (tiny * float(r)) if abs(change) < self.near else ball
+            return ball + change * (self.tiny * float(r)) if abs(change) < self.near else ball
 
         return _each(moved, x, by, at)
 
@@ -97,11 +97,11 @@ class Rounding:
     def _moved(self, x: Any, key: list[int], normwise: bool) -> Any:
         if not _is_balls(x):
             return x
-        by, tiny = np.random.default_rng(key).uniform(-1, 1, x.shape), arb(2) ** -BITS
+        by = np.random.default_rng(key).uniform(-1, 1, x.shape)
         if not normwise:
-            return _each(lambda ball, r: ball + ball * (tiny * float(r)), x, by)
+            return _each(lambda ball, r: ball + ball * (self.tiny * float(r)), x, by)
         top = max((abs(ball).mid() for ball in x.flat if isinstance(ball, (arb, acb))), default=arb(0))
-        return _each(lambda ball, r: ball + top * (tiny * float(r)), x, by)
+        return _each(lambda ball, r: ball + top * (self.tiny * float(r)), x, by)
 
 
 def _is_balls(x: Any) -> bool:
