@@ -27,6 +27,7 @@ from adbridge.prepared import Prepared, prepare
 from adbridge.protocol import Backend, Capabilities
 from adbridge.recomputing import checkpoint, checkpoint_loop, stop_gradient
 from adbridge.registry import array_namespace, backends, get_backend, use_backend
+from adbridge.rules import CustomRule, custom_rule
 from adbridge.second_order import hessian, hvp
 from adbridge.series import taylor
 from adbridge.tracing import trace
@@ -34,22 +35,31 @@ from adbridge.tracing import trace
 if TYPE_CHECKING:
     from adbridge.bench.runner import Run, resume, run
     from adbridge.bench.store import load_runs
+    from adbridge.validate.agreement import Agreement
+    from adbridge.validate.check_rule import check_rule
+    from adbridge.validate.crosscheck import crosscheck
+    from adbridge.validate.referee import Referee, referee
+    from adbridge.validate.rule_report import RuleReport
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdbridgeError",
+    "Agreement",
     "Backend",
     "BackendNotFound",
     "BackendUnavailable",
     "Capabilities",
     "CapabilityError",
+    "CustomRule",
     "DataError",
     "Disagreement",
     "MixedBackends",
     "NotDifferentiable",
     "Prepared",
+    "Referee",
     "RuleError",
+    "RuleReport",
     "Run",
     "RunError",
     "SignatureMismatch",
@@ -57,8 +67,11 @@ __all__ = [
     "UsageError",
     "array_namespace",
     "backends",
+    "check_rule",
     "checkpoint",
     "checkpoint_loop",
+    "crosscheck",
+    "custom_rule",
     "get_backend",
     "grad",
     "hessian",
@@ -68,6 +81,7 @@ __all__ = [
     "linearize",
     "load_runs",
     "prepare",
+    "referee",
     "resume",
     "run",
     "stop_gradient",
@@ -79,8 +93,14 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Agreement": "adbridge.validate.agreement",
+    "Referee": "adbridge.validate.referee",
+    "RuleReport": "adbridge.validate.rule_report",
     "Run": "adbridge.bench.runner",
+    "check_rule": "adbridge.validate.check_rule",
+    "crosscheck": "adbridge.validate.crosscheck",
     "load_runs": "adbridge.bench.store",
+    "referee": "adbridge.validate.referee",
     "resume": "adbridge.bench.runner",
     "run": "adbridge.bench.runner",
 }

@@ -1,54 +1,32 @@
-"""The command line: `adbridge backends`, `adbridge run`, `adbridge trace`.
+"""The command line: `adbridge backends`, `adbridge run`, `adbridge check`, `adbridge trace`.
 
 Exit codes: 0 all agree, 1 disagreement, 2 wrong usage, 3 the run itself failed.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adbridge import __version__
-from adbridge.errors import (
-    AdbridgeError,
-    BackendNotFound,
-    BackendUnavailable,
-    CapabilityError,
-    DataError,
-    NotDifferentiable,
-    SignatureMismatch,
-    SuiteNotFound,
-    UsageError,
-)
+from adbridge import __version__, shell
+from adbridge.checking_cli import check
+from adbridge.errors import AdbridgeError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_USAGE_ERRORS = (
-    BackendNotFound,
-    BackendUnavailable,
-    CapabilityError,
-    DataError,
-    NotDifferentiable,
-    SignatureMismatch,
-    SuiteNotFound,
-    UsageError,
-)
-USAGE, FAILED = 2, 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
     """One grad/jvp/vjp protocol over several automatic-differentiation engines."""
+
+
+cli.add_command(check)
 
 
 @cli.command()
@@ -67,7 +45,7 @@ def backends() -> None:
             table.add_row(row["name"], row["engine_version"], row["devices"], row["capabilities"])
         else:
             table.add_row(row["name"], "[yellow]not available[/]", "", "")
-    console = _console()
+    console = shell.console()
     console.print(table)
     for row in rows:
         if not row["available"]:
@@ -86,13 +64,9 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return sizes
 
 
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [word.strip() for word in value.split(",") if word.strip()]
-
-
 @cli.command()
 @click.argument("suites", nargs=-1, metavar="[SUITE]...")
-@click.option("--backends", "names", callback=_names, metavar="A,B", help="Backends to run; default: all installed.")
+@click.option("--backends", "names", callback=shell.names, metavar="A,B", help="Backends; default: all installed.")
 @click.option("--n", callback=_sizes, metavar="N,N", help="Numbers of inputs, for problems that are free in n.")
 @click.option("--m", callback=_sizes, metavar="M,M", help="Numbers of outputs, for problems that are free in m.")
 @click.option("--data", type=click.Path(path_type=Path), help="File or folder of real inputs (ADBench).")
@@ -125,7 +99,7 @@ def run(
     from adbridge.bench.runner import run as run_suites
     from adbridge.report.tables import run_tables
 
-    console = _console()
+    console = shell.console()
     with _Progress(console) as progress:
         if unfinished is not None:
             done = resume(unfinished, progress=progress)
@@ -148,30 +122,11 @@ def run(
     sys.exit(done.exit_code)
 
 
-def _values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
-    """Words as floats, lists as arrays."""
-    return tuple(_value(word) for word in value)
-
-
-def _seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
-    """``1,0`` or ``[1,0],2``: one value per argument."""
-    return None if value is None else tuple(_value(word) for word in re.split(r",(?![^[]*\])", value))
-
-
-def _value(word: str) -> Any:
-    import numpy as np
-
-    try:
-        return np.array(json.loads(word), float) if word.lstrip().startswith("[") else float(word)
-    except (ValueError, TypeError):
-        raise click.BadParameter(f"{word!r} is neither a number such as 2.0 nor a list such as [1.0,2.0]") from None
-
-
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.option("--args", "said", is_flag=True, help="What follows are the arguments: numbers, or lists as [1,2].")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=_values, metavar="[NUMBER]...")
-@click.option("--jvp", "tangents", callback=_seeds, metavar="T,T", help="The tangent trace; a tangent per argument.")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, callback=shell.values, metavar="[NUMBER]...")
+@click.option("--jvp", "tangents", callback=shell.seeds, metavar="T,T", help="The tangent trace; one per argument.")
 @click.option("--vjp", "reverse", is_flag=True, help="The adjoint trace, of a scalar result.")
 @click.option("--python", "source", is_flag=True, help="Print NumPy source instead (with --jvp or --vjp, of these).")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the computational graph, too.")
@@ -192,36 +147,13 @@ def trace(
 
     if reverse and tangents is not None:
         raise click.UsageError("give --jvp or --vjp, not both")
-    program = trace_function(_function(function, args), *args)
+    program = trace_function(shell.function(function, args), *args)
     shown = program.vjp() if reverse else program.jvp(tangents) if tangents is not None else None
     if svg is not None:
         (shown or program).to_svg(svg)
     name = function.rpartition(":")[2].rpartition(".")[2]
     derived = program if shown is None else shown.program
     click.echo(derived.to_python(name if shown is None else f"derivative_of_{name}") if source else shown or program)
-
-
-def _function(name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
-    """The function at MODULE:FUNCTION. Raises UsageError: there is none, or it takes other arguments."""
-    import importlib
-    import inspect
-
-    module, _, attribute = name.partition(":")
-    try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise UsageError(f"no function at {name!r}: {exc}; give it as MODULE:FUNCTION") from exc
-    if not callable(found):
-        raise UsageError(f"{name!r} is of type {type(found).__name__}, not a function; give one as MODULE:FUNCTION")
-    try:
-        inspect.signature(found).bind(*args)
-    except TypeError as exc:
-        raise UsageError(f"{name}{inspect.signature(found)}: {exc}; give its arguments after --args") from exc
-    except ValueError:
-        pass  # a builtin that does not tell
-    return found
 
 
 class _Progress:
@@ -244,19 +176,11 @@ class _Progress:
         if kind is KeyboardInterrupt:
             again = f"; finish it with: adbridge run --resume {self._folder}" if self._folder else ""
             click.echo(f"interrupted{again}", err=True)
-            sys.exit(FAILED)
+            sys.exit(shell.FAILED)
 
     def __call__(self, done: int, total: int, what: str, folder: Path) -> None:
         self._folder = folder
         self._progress.update(self._task, completed=done, total=total, description=what)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console()
-    # A log or a pipe has no width of its own: there, tables need not be folded to 80 columns.
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
 
 
 def main() -> None:
@@ -267,10 +191,10 @@ def main() -> None:
         cli(prog_name="adbridge")
     except AdbridgeError as exc:
         click.echo(f"error: {exc}", err=True)
-        sys.exit(USAGE if isinstance(exc, _USAGE_ERRORS) else FAILED)
+        sys.exit(shell.USAGE if isinstance(exc, shell.USAGE_ERRORS) else shell.FAILED)
     except Exception:
         traceback.print_exc()
-        sys.exit(FAILED)
+        sys.exit(shell.FAILED)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ _CELL = 25  # columns that a cell with time, ratio and memory takes
 def run_tables(run: Run, width: int) -> Group:
     """Everything that a person sees at the end of a run, for a terminal of `width` columns."""
     parts: list[RenderableType] = []
-    for _, problems in groupby(_by_problem(run.records), key=lambda records: records[0]["suite"]):
+    for _, problems in groupby(by_problem(run.records), key=lambda records: records[0]["suite"]):
         several: list[list[Record]] = []
         single: list[list[Record]] = []
         for records in problems:
@@ -62,6 +62,18 @@ def answers_table(problems: Sequence[Sequence[Record]], width: int) -> Table:
     for records in problems:
         cells = [_answer_cell([r for r in records if r["backend"] == b]) for b in backends]
         table.add_row(escape(records[0]["problem"]), _size(records[0]), *cells, _worst_error(records))
+    return table
+
+
+def verdicts_table(problems: Sequence[Sequence[Record]]) -> Table:
+    """Problems, a row each: per backend the worst verdict."""
+    table = _table(f"{problems[0][0]['suite']}: verdicts")
+    backends = _unique(r["backend"] for records in problems for r in records)
+    for column in ("problem", *backends, "worst error"):
+        table.add_column(column, justify="right" if column == "worst error" else "left", overflow="fold")
+    for records in problems:
+        cells = [_verdict_text([r["verdict"] for r in records if r["backend"] == b]) for b in backends]
+        table.add_row(escape(records[0]["problem"]), *cells, _worst_error(records))
     return table
 
 
@@ -134,8 +146,11 @@ def growth_table(records: Sequence[Record], width: int) -> Table:
     return table
 
 
-def failures(records: Sequence[Record]) -> Text:
-    """A line for each case that did not agree: who is off, by how much, where; one per reason of failure."""
+def failures(records: Sequence[Record], rest: str = "in the records") -> Text:
+    """A line for each case that did not agree: who is off, by how much, where; one per reason of failure.
+
+    `rest` says where those are that are too many to show.
+    """
     wrong = [r for r in records if r["verdict"] in ("wrong", "unresolved")]
     text = Text()
     for r in wrong[:_FAILURES_SHOWN]:
@@ -145,7 +160,7 @@ def failures(records: Sequence[Record]) -> Text:
             text.append(f", {r['entry']} is {number(r['got'])}, should be {number(r['expected'])}")
         text.append(f" ({r['note']})\n" if r.get("note") else "\n")
     if len(wrong) > _FAILURES_SHOWN:
-        text.append(f"... and {len(wrong) - _FAILURES_SHOWN} more, in the records\n")
+        text.append(f"... and {len(wrong) - _FAILURES_SHOWN} more, {rest}\n")
     for (backend, outcome, note), cases in _failed(records).items():
         style = "yellow" if outcome == "unsupported" else "bold red"
         text.append(f"{backend}: {outcome}", style=style)
@@ -172,24 +187,28 @@ def _failed(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Record
 
 def summary(run: Run) -> Text:
     """The last lines: who agrees, who does not, where the records are."""
-    agreed = [r for r in run.records if r["verdict"] == "agree"]
-    backends = _unique(r["backend"] for r in run.records)
+    return conclusion(run.records, run.exit_code).append(f"\nrecords: {run.path / 'records.jsonl'}")
+
+
+def conclusion(records: Sequence[Record], exit_code: int) -> Text:
+    """Who agrees, and who does not."""
+    agreed = [r for r in records if r["verdict"] == "agree"]
+    backends = _unique(r["backend"] for r in records)
     text = Text()
-    if agreed and len(agreed) == len(run.records):
+    if agreed and len(agreed) == len(records):
         verb = "agrees" if len(backends) == 1 else "agree"
         text.append(f"{_listed(backends)} {verb} on all {len(agreed)} results", style="green")
     else:
-        style = "yellow" if run.exit_code == 0 else "bold red"
-        text.append(f"{len(agreed)} of {len(run.records)} results agree", style=style)
+        style = "yellow" if exit_code == 0 else "bold red"
+        text.append(f"{len(agreed)} of {len(records)} results agree", style=style)
     apart = [r["disagreement"] for r in agreed if not math.isnan(r["disagreement"])]
     if apart:
         text.append(f" (largest relative difference between two that are right: {max(apart):.1e})")
     for backend in backends:
-        verdicts = [r["verdict"] for r in run.records if r["backend"] == backend]
+        verdicts = [r["verdict"] for r in records if r["backend"] == backend]
         for verdict, said, style in _SAID:
             if found := verdicts.count(verdict):
                 text.append(f"\n{backend} {said} {found} of its {len(verdicts)} results", style)
-    text.append(f"\nrecords: {run.path / 'records.jsonl'}")
     return text
 
 
@@ -268,7 +287,7 @@ def _by_operator(records: Sequence[Record]) -> Iterator[tuple[str, str, list[Rec
             yield operator if i == 0 else "", backend, [r for r in rows if r["backend"] == backend]
 
 
-def _by_problem(records: Sequence[Record]) -> list[list[Record]]:
+def by_problem(records: Sequence[Record]) -> list[list[Record]]:
     grouped: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         grouped.setdefault((record["suite"], record["problem"]), []).append(record)
