@@ -219,3 +219,41 @@ def test_small_entries_beside_a_large_one():
     judge.floor = 4
     assert judge_vjp(judge, 1.0, (got,)).verdict == "agree"
     assert judge_vjp(judge, 1.0, (got + [0, 1e-14],)).verdict == "wrong"
+
+
+def test_a_guard_at_the_point_excuses_nothing():
+    """sin(x)/x with a double where: its second derivative at 0 is -1/3, engines that see the guard alone say 0."""
+
+    def f(x):
+        s = X(x).where(x == 0, 1.0, x)
+        return X(x).where(x == 0, 1.0, X(x).sin(s) / s)
+
+    judge = ad.referee(f, 0.0)
+    assert judge_hvp(judge, (1.0,), (np.array(-1 / 3),)).verdict == "agree"
+    assert judge_hvp(judge, (1.0,), (np.array(0.0),)).verdict == "wrong"
+
+
+def test_huge_arguments_excuse_nothing():
+    assert gradient(norm, np.array([3e200, 4e200]), [0.6, 0.8]).verdict == "agree"
+    assert gradient(norm, np.array([3e200, 4e200]), [0.0, 0.0]).verdict == "wrong"
+    assert gradient(norm, np.array([3e200, 4e200]), [0.6, 1.25]).verdict == "wrong"
+
+
+def test_a_flat_function():
+    """exp(-1/x^2): all its derivatives at 0 are 0."""
+
+    def f(x):
+        s = X(x).where(x == 0, 1.0, x)
+        return X(x).where(x == 0, 0.0, X(x).exp(-1 / s**2))
+
+    assert gradient(f, np.array(0.0), 0.0).verdict == "agree"
+    assert gradient(f, np.array(0.0), 1e-10).verdict == "wrong"
+
+
+def test_zero_times_the_logarithm_of_a_negative():
+    """xlogy(0, y) is 0 for y >= 0 and has no meaning below: the border of the domain."""
+
+    def judge(got):
+        return gradient(lambda y: X(y).xlogy(0.0, y), np.array(0.0), got).verdict
+
+    assert (judge(0.0), judge(np.nan), judge(1.0)) == ("agree", "convention", "wrong")

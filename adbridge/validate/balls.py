@@ -9,7 +9,7 @@ open, the precision is doubled; a comparison that stays open then counts as a ti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -27,10 +27,8 @@ from adbridge.protocol import read_only
 from adbridge.registry import get_backend, inside
 from adbridge.validate.arguments import Arguments, Direction, Outputs, norm, outputs_of, power_of_two, scaled
 from adbridge.validate.limits import Limit, as_error, limit, magnitude
-from adbridge.validate.rounding import BITS, SEEDS, Rounding
 
 MARGIN = 128  # bits beyond those that the difference quotient cancels
-ROUNDED = 6  # runs with the dtype's own rounding errors
 LEVELS = (1, 4, 16)  # the step's exponents, in units of the first
 
 
@@ -59,7 +57,7 @@ class BallOracle:
         least, self.names, self.elements = self._probe()
         self.step_bits = 200 + max(0, -math.frexp(least)[1] if 0 < least < math.inf else 0)
         self._values: dict[Any, list[Any]] = {}
-        self._carried: dict[Any, float] = {}
+        self.carried: dict[Any, float] = {}
         self._kept: list[Direction] = []
 
     def _probe(self) -> tuple[float, set[str], int]:
@@ -196,7 +194,7 @@ class BallOracle:
         """The quotient at a precision that leaves its balls narrow, as far as it helps."""
         found = self.quotient(direction, k, sign, bits, weights)
         for more in (2 * bits, 4 * bits):
-            if all(_is_narrow(ball, k) for ball in found):
+            if all(is_narrow(ball, k) for ball in found):
                 break
             found = self.quotient(direction, k, sign, more, weights)
         return found
@@ -235,64 +233,9 @@ class BallOracle:
             scale = sign * arb(2) ** k
             return [(a - b) * scale for a, b in zip(high, low, strict=True)]
 
-    # How rounding carries.
 
-    def amplification(self, direction: Direction | None, weights: Weights | None = None) -> list[float]:
-        """How much a rounding error in every operation moves the derivative along the direction (None: the value).
-
-        For each real coordinate (or the weighted sum), in units of the relative rounding error.
-        """
-        k, bits = self.step_bits, 2 * self.step_bits + MARGIN
-        size = 0.0 if direction is None else norm(direction)
-        unit = power_of_two(size)
-        along = None if direction is None or size == 0 else scaled(direction, 1 / unit)
-
-        def found(perturb: Any) -> list[Any]:
-            if along is None:
-                return self.at((), bits, weights, perturb)
-            return self.quotient(along, k, 1, bits, weights, (), perturb)
-
-        return self._largest_moves(found, unit if along is not None else 1.0)
-
-    def rounded(self, direction: Direction | None, bits: int, weights: Weights | None = None) -> list[list[float]]:
-        """Derivatives along the direction (None: values) with rounding errors of 2^-bits, a row for each random choice.
-
-        Unlike an amplification, they show where rounding alone takes another branch, or crosses a jump.
-        """
-        k, near = self.step_bits, arb(2) ** -(self.step_bits // 2)
-        unit = 1.0 if direction is None else power_of_two(norm(direction))
-        rows = []
-        for seed in range(10, 10 + ROUNDED):
-            perturb = Rounding(seed, near, bits)
-            if direction is None:
-                found = self.at((), 2 * k + MARGIN, weights, perturb)
-            else:
-                along = scaled(direction, 1 / unit)
-                found = self.quotient(along, k, 1, 2 * k + MARGIN, weights, (), perturb)
-            rows.append([float(value) * unit for value in found])
-        return rows
-
-    def second_amplification(self, first: Direction, second: Direction, weights: Weights) -> float:
-        """As `amplification`, of the second derivative along two directions."""
-        key = tuple(None if d is None else d.tobytes() for d in (*first, *second)), tuple(weights.items())
-        if key not in self._carried:
-            unit = power_of_two(norm(second))
-            along = scaled(second, 1 / unit)
-            moves = self._largest_moves(lambda p: self.mixed(first, along, self.step_bits, 1, weights, p), unit)
-            self._carried[key] = moves[0]
-        return self._carried[key]
-
-    def _largest_moves(self, found: Callable[[Any], list[Any]], unit: float) -> list[float]:
-        exact, near = found(None), arb(2) ** -(self.step_bits // 2)
-        most = [0.0] * len(exact)
-        for seed in SEEDS:
-            for j, (moved, still) in enumerate(zip(found(Rounding(seed, near)), exact, strict=True)):
-                change = as_error((moved - still) * 2**BITS) * unit
-                most[j] = max(most[j], change if math.isfinite(change) else 0.0)
-        return most
-
-
-def _is_narrow(quotient: Any, k: int) -> bool:
+def is_narrow(quotient: Any, k: int) -> bool:
+    """Whether a ball leaves at most half of the step's bits open."""
     if not quotient.is_finite():
         return True
     return magnitude(quotient.rad()) <= max(magnitude(quotient), -k / 2) - k / 2

@@ -49,7 +49,9 @@ def judge_second(referee: Referee, direction: Direction, arrays: list[Any], i: i
         if referee.method != "arb":
             return amplified(referee, None, {0: 1.0})[0]
         first = referee.arguments.one_hot(i)
-        return float(referee.oracle.second_amplification(first, direction, {0: 1.0}))
+        from adbridge.validate.carried import second_amplification
+
+        return second_amplification(referee.oracle, first, direction, {0: 1.0})
 
     array = arrays[coordinate[0]]
     scale = scale_of_dtype(array.dtype)
@@ -98,8 +100,9 @@ def amplified(referee: Referee, direction: Direction | None, weights: Weights | 
     Where the referee works in floats nobody can tell: the function's own size then stands for it.
     """
     if referee.method == "arb":
-        found: list[float] = referee.oracle.amplification(direction, weights)
-        return found
+        from adbridge.validate.carried import amplification
+
+        return amplification(referee.oracle, direction, weights)
     values = [abs(float(v)) for v in referee.oracle.value() if math.isfinite(v)]
     return [max(values, default=0.0)] * (1 if weights is not None else referee.outputs.size)
 
@@ -114,7 +117,9 @@ def between_roundings(
     if not isinstance(finding.expected, float):
         return finding
     bits = round(-math.log2(eps)) - 1
-    found = [row[0] for row in referee.oracle.rounded(direction, bits, weights)]
+    from adbridge.validate.carried import rounded
+
+    found = rounded(referee.oracle, direction, bits, weights)
     low, high = min(found), max(found)
     slack = CARRIED_ULP * eps * max(abs(low), abs(high))
     if not (math.isfinite(low) and math.isfinite(high) and low - slack <= got <= high + slack):

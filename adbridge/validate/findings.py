@@ -14,6 +14,8 @@ from adbridge.validate.limits import Limit
 from adbridge.validate.verdict import TOLERANCE, VERDICTS
 
 ZERO = Limit("finite", 0.0, 0.0)
+SHARP = 1e-40
+"""A bound that no dtype resolves beside numbers of ordinary size: an exact zero is known to no relative accuracy."""
 CARRIED_ULP = 4096
 """Units in the last place that agree beside what rounding carries into the result: three random choices of rounding
 errors show their size, and real ones come to some hundred times as much in factorisations of matrices."""
@@ -94,8 +96,9 @@ def against_value(exact: Limit, got: float, scale: Scale, amplification: Callabl
     if max(error, exact.error) > 16 * scale.eps * size:
         size += amplification()
         allowed = max(allowed, min(CARRIED_ULP * scale.eps, scale.tolerance) * size)
-    ulp = error / (scale.eps * size) if size else math.inf
-    if exact.error > scale.tolerance * size and error < 100 * exact.error:
+    unit = scale.eps * size  # which may underflow
+    ulp = error / unit if unit else math.inf if error else 0.0
+    if exact.error > max(scale.tolerance * size, SHARP) and error < 100 * exact.error:
         note = f"the expected value is known to +-{exact.error:.1e} only"
         return Finding("unresolved", ulp, relative, entry, got, expected, note)
     return Finding("agree" if error <= allowed else "wrong", ulp, relative, entry, got, expected)

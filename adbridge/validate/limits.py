@@ -37,6 +37,10 @@ class Limit:
             return self.value + arb(0, self.error)
 
 
+FARTHEST = 2**1000
+"""Powers of two beyond these count as infinite, or as zero."""
+
+
 def magnitude(x: Any) -> float:
     """log2 of a ball's largest possible absolute value, however small or large; -inf of zero."""
     upper = abs(x).upper()
@@ -45,7 +49,8 @@ def magnitude(x: Any) -> float:
     if upper == 0:
         return -math.inf
     mantissa, exponent = upper.mid().man_exp()
-    return int(mantissa).bit_length() + float(int(exponent))
+    power = int(mantissa).bit_length() + int(exponent)
+    return float(power) if abs(power) < FARTHEST else math.inf if power > 0 else -math.inf
 
 
 def as_error(x: Any) -> float:

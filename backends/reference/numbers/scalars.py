@@ -353,7 +353,9 @@ def times_log(x: Any, y: Any, log_of: Callable[[Any], Any] = log) -> Any:
     x, y = ball(x), ball(y)
     if certainly_nan(y):
         return y
-    return arb(0) if is_zero(x) else x * log_of(y)
+    if not is_zero(x):
+        return x * log_of(y)
+    return NAN if type(y) is arb and y < (0 if log_of is log else -1) else arb(0)  # 0 log y: of what has a logarithm
 
 
 def entropy(x: Any) -> Any:
