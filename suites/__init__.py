@@ -16,3 +16,6 @@ BUILTIN: dict[str, str] = {
     "adbench": "adbridge.suites.adbench",
     "quick": "adbridge.suites.quick",
 }
+
+# Suites of special points, which `adbridge check` runs: no one answer, nothing to time.
+CHECKED: dict[str, str] = {"conventions": "adbridge.suites.conventions"}

@@ -14,15 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import optree
 
-from adbridge.errors import SuiteNotFound
-from adbridge.suites import BUILTIN
+from adbridge.errors import SuiteNotFound, UsageError
+from adbridge.suites import BUILTIN, CHECKED
 from adbridge.trees import PyTree
+
+if TYPE_CHECKING:
+    from adbridge.validate.truth import Special
 
 Vector = npt.NDArray[Any]
 Maker = Callable[[int, int, np.random.Generator], "Instance"]
@@ -65,6 +68,7 @@ class Problem:
         operators: which derivatives to take; by default all that fit the output's shape.
         find: the files of real data at a path (a file or folder), by label. load: the instance in one of them.
         source: where the problem and its answer come from.
+        special: every right answer, where there may be several or none; such a problem is checked, not timed.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Problem:
     find: Callable[[Path], dict[str, Path]] | None = None
     load: Callable[[Path], Instance] | None = None
     source: str = ""
+    special: Special | None = None
 
     def instance(self, n: int, m: int) -> Instance:
         """The instance of this size; the same numbers every time."""
@@ -82,7 +87,16 @@ class Problem:
         return self.make(n, m, np.random.default_rng(seed))
 
     def grid(self, n: tuple[int, ...] | None, m: tuple[int, ...] | None) -> list[tuple[int, int]]:
-        """The sizes to run: the default ones, or the product of what was asked for where it is free."""
+        """The sizes to run: the default ones, or the product of what was asked for where it is free.
+
+        Raises:
+            UsageError: the problem has no one answer to run against.
+        """
+        if self.special is not None:
+            raise UsageError(
+                f"problem {self.name!r} is a special point, which may have several right answers or none: it is "
+                "checked, not timed; run: adbridge check conventions"
+            )
         n = n if "n" in self.free else None
         m = m if "m" in self.free else None
         if n is None and m is None:
@@ -147,7 +161,7 @@ def matrix_answer(value: Vector, matrix: Vector) -> Answer:
 def suite_table() -> dict[str, str]:
     """Every known suite and its module: the built-in ones, then plug-ins (entry points ``adbridge.suites``)."""
     plugins = {point.name: point.value for point in entry_points(group="adbridge.suites")}
-    return {**plugins, **BUILTIN}
+    return {**plugins, **BUILTIN, **CHECKED}
 
 
 def get_suite(name: str) -> Suite:

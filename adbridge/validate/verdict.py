@@ -125,7 +125,7 @@ def _against(result: Parts, expected: Parts, dtype: str, accuracy: float = 1.0) 
 
 def tolerance(dtype: str, accuracy: float = 1.0) -> float:
     """The largest relative error that counts as agreement, of a backend with this `Capabilities.accuracy`."""
-    return max(TOLERANCE[dtype], float(np.finfo(dtype).eps**accuracy))
+    return max(TOLERANCE[dtype], float(np.finfo(dtype).eps ** accuracy))
 
 
 def disagreement(results: dict[str, Parts], name: str, right: Collection[str], dtype: str) -> float:
