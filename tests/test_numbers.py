@@ -484,8 +484,9 @@ def test_sums_of_exponentials_at_infinity() -> None:
     assert float(over("logsumexp", np.array([-INF, 1.0]), axis=(0,), keepdims=False).item()) == 1
     assert float(over("logsumexp", np.array([INF, 1.0]), axis=(0,), keepdims=False).item()) == INF
     assert float(over("logsumexp", np.array([-INF, -INF]), axis=(0,), keepdims=False).item()) == -INF
-    for x, expected in [([-INF, 1.0], [0, 1]), ([INF, 1.0], [1, 0]), ([-INF, -INF], [0.5, 0.5])]:
-        assert rounded(over("softmax", np.array(x), axis=(0,))).tolist() == expected
+    assert rounded(over("softmax", np.array([-INF, 1.0]), axis=(0,))).tolist() == [0, 1]
+    for x in ([INF, 1.0], [-INF, -INF]):  # as SciPy has it
+        assert np.isnan(rounded(over("softmax", np.array(x), axis=(0,)))).all()
     assert rounded(over("log_softmax", np.array([-INF, 1.0]), axis=(0,))).tolist() == [-INF, 0]
 
 

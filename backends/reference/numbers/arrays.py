@@ -10,7 +10,7 @@ import numpy as np
 from flint import acb, arb
 
 from adbridge.backends.reference.numbers import balls, decompositions, matrices
-from adbridge.backends.reference.numbers.conversions import ball, certainly_nan, complex_ball, real_part
+from adbridge.backends.reference.numbers.conversions import NAN, ball, certainly_nan, complex_ball, real_part
 from adbridge.backends.reference.numbers.decisions import compare, equal, less, trunc, truth, whole
 from adbridge.backends.reference.numbers.scalars import (
     below,
@@ -253,13 +253,14 @@ def _searchsorted(x1: Any, x2: Any, side: str = "left", sorter: Any = None) -> A
 
 # Sums of exponentials. Any shift near the greatest element keeps them in range.
 
-_below = elementwise(below, 2)
+_less_top = elementwise(lambda x, top: below(x, top) if top.is_finite() else NAN, 2)
 _exp = elementwise(settled(method("exp")), 1)
 _log = elementwise(settled(log), 1)
 
 
 def _shifted(x: Any, axis: Any) -> Any:
-    return as_array(_below(x, _along(lambda xs: larger_middle(*xs))(x, axis, keepdims=True)))
+    """x less its greatest; of an infinite greatest there are no shares."""
+    return as_array(_less_top(x, _along(lambda xs: larger_middle(*xs))(x, axis, keepdims=True)))
 
 
 def _softmax(x: Any, axis: Any) -> Any:

@@ -32,14 +32,18 @@ NAN = arb.nan()
 COMPLEX_NAN = acb(NAN, NAN)
 
 
+_TURN = threading.RLock()
+
+
 @contextmanager
 def working_precision(bits: int) -> Iterator[None]:
-    """Arb's precision, for a while."""
-    before, flint.ctx.prec = flint.ctx.prec, bits
-    try:
-        yield
-    finally:
-        flint.ctx.prec = before
+    """Arb's precision, for a while. All threads share it, so that they take turns."""
+    with _TURN:
+        before, flint.ctx.prec = flint.ctx.prec, bits
+        try:
+            yield
+        finally:
+            flint.ctx.prec = before
 
 
 def ball(x: Any) -> Any:

@@ -40,6 +40,10 @@ class Eager(Trace):
         """Of the primitives that the run has met."""
         self.least = float("inf")
         """Smallest magnitude, zero aside, among the numbers that the run has met."""
+        self.most = 0.0
+        """Largest magnitude, infinity aside."""
+        self.roundings: set[tuple[str, Any]] = set()
+        """The primitives that have given floating results, with these results' dtypes."""
 
     def new_input(self, balls: Any, like: Any) -> Tracer:
         """A tracer of these balls with `like`'s dtype; `like` is their value in NumPy."""
@@ -65,6 +69,7 @@ class Eager(Trace):
             value = balls = balls if isinstance(balls, np.ndarray) else np.asarray(balls, value.dtype)
         else:
             self._meet(value)
+            self.roundings.add((primitive.name, value.dtype))
             if self.perturb is not None:
                 balls = self.perturb.result(primitive, self.count, balls)
         return self.make(primitive, args, params, value, balls)
@@ -93,6 +98,7 @@ class Eager(Trace):
         sizes = np.abs(np.asarray(value, complex if np.iscomplexobj(value) else float))
         least = np.min(sizes, where=(sizes > 0), initial=np.inf)
         self.least = min(self.least, float(least))
+        self.most = max(self.most, float(np.max(sizes, where=np.isfinite(sizes), initial=0.0)))
 
 
 def run(fun: Callable[..., Any], trace: Eager, inputs: list[Any], likes: list[Any], bits: int) -> Any:
