@@ -49,6 +49,12 @@ class Candidate:
         """As `with_rule`, of the plain function."""
         return _of_leaves(self.plain, self.name)
 
+    def written(self, mode: str) -> bool:
+        """Whether the rule for this mode is the user's own words: what engines make of it is looked at after that."""
+        if self.rule is None:
+            return True
+        return (self.rule.jvp_rule if mode == "forward" else self.rule.bwd) is not None
+
     def arguments(self, leaves: Leaves) -> tuple[PyTree, ...]:
         """All arguments, with `leaves` in place of the differentiated ones."""
         filled = list(self.ruled.leaves)

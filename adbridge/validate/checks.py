@@ -152,19 +152,29 @@ def derivatives(bench: Bench) -> Iterator[Row]:
 
 
 def derivatives_at(bench: Bench, point: Point, check: str) -> Iterator[Row]:
+    for mode in sorted(bench.modes, key=bench.candidate.written, reverse=True):
+        failed = False
+        for row in (_pushed if mode == "forward" else _pulled)(bench, point, check):
+            yield row
+            failed = failed or row.failed
+        if failed:
+            return
+
+
+def _pushed(bench: Bench, point: Point, check: str) -> Iterator[Row]:
     rng, n = bench.rng(41), sum(sizes(point.leaves))
-    if "forward" in bench.modes:
-        singles = list(np.eye(n)) if n <= ONE_BY_ONE else []
-        for tangent in [*singles, *(random_signs(rng, n) for _ in range(3))]:
-            row = bench.forward(check, point, tangent)
-            yield _named(bench, point, tangent, row) if row.failed and not singles else row
-            if row.failed:
-                return
-    if "reverse" in bench.modes:
-        value = bench.plain.value(point.leaves)
-        m = sum(sizes(value))
-        singles = list(np.eye(m)) if m <= ONE_BY_ONE else _blocks(rng, m)
-        yield from bench.reverse(check, point, [*singles, *(random_signs(rng, m) for _ in range(3))])
+    singles = list(np.eye(n)) if n <= ONE_BY_ONE else []
+    for tangent in [*singles, *(random_signs(rng, n) for _ in range(3))]:
+        row = bench.forward(check, point, tangent)
+        yield _named(bench, point, tangent, row) if row.failed and not singles else row
+        if row.failed:
+            return
+
+
+def _pulled(bench: Bench, point: Point, check: str) -> Iterator[Row]:
+    rng, m = bench.rng(43), sum(sizes(bench.plain.value(point.leaves)))
+    singles = list(np.eye(m)) if m <= ONE_BY_ONE else _blocks(rng, m)
+    yield from bench.reverse(check, point, [*singles, *(random_signs(rng, m) for _ in range(3))])
 
 
 def _blocks(rng: np.random.Generator, m: int) -> list[Vector]:
