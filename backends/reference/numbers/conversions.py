@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,6 @@ INFINITY = arb.pos_inf()
 # Arb's nan is a ball that may be any number. These two objects are IEEE's: certainly no number.
 NAN = arb.nan()
 COMPLEX_NAN = acb(NAN, NAN)
-
 
 _TURN = threading.RLock()
 
