@@ -8,6 +8,7 @@ the values at hand.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,9 +45,9 @@ def _abstract(array: Any) -> Any:
 
 
 def _run(closed: Any, operands: Sequence[Any]) -> list[Any]:
-    jaxpr = closed.jaxpr
+    jaxpr = getattr(closed, "jaxpr", closed)  # that of a checkpoint is not closed
     known: dict[Any, Any] = {}
-    known.update(zip(jaxpr.constvars, map(_constant, closed.consts), strict=True))
+    known.update(zip(jaxpr.constvars, map(_constant, getattr(closed, "consts", ())), strict=True))
     known.update(zip(jaxpr.invars, operands, strict=True))
 
     def read(atom: Any) -> Any:
@@ -59,25 +60,39 @@ def _run(closed: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 def _constant(value: Any) -> Any:
-    return np.asarray(value)
+    is_key = hasattr(value, "dtype") and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return value if is_key else np.asarray(value)
 
 
 def _apply(eqn: Any, operands: list[Any]) -> Sequence[Any]:
     name, params = eqn.primitive.name, eqn.params
-    if not any(isinstance(x, Traced) for x in operands) and name not in _CALLS and name not in _CONTROL:
-        with jax.enable_x64(True):
-            out = eqn.primitive.bind(*operands, **params)
-        return [np.asarray(x) for x in (out if eqn.primitive.multiple_results else [out])]
     if name in _CALLS:
         return _run(params[_CALLS[name]], operands)
     if name in _CONTROL:
         return _CONTROL[name](operands, params)
+    if not any(isinstance(x, Traced) for x in operands) or _is_of_integers(eqn):
+        return _by_jax(eqn, operands)
     if name in _MOVES:
         return [_moved(eqn, operands)]
     if name not in ROWS:
         raise CapabilityError(f"JAX's primitive {name!r} has no counterpart here: the function runs on JAX alone")
     out = ROWS[name](*operands, **params)
     return out if isinstance(out, (tuple, list)) else [out]
+
+
+def _is_of_integers(eqn: Any) -> bool:
+    """Whether nothing but integers and booleans goes in and comes out: they are exact, and wrap as JAX has it."""
+    return all(atom.aval.dtype.kind in "iub" for atom in (*eqn.invars, *eqn.outvars))
+
+
+def _by_jax(eqn: Any, operands: list[Any]) -> list[Any]:
+    values = [
+        np.asarray(concrete(x), atom.aval.dtype) if isinstance(x, Traced) else x
+        for x, atom in zip(operands, eqn.invars, strict=True)
+    ]
+    with jax.enable_x64(True):
+        out = eqn.primitive.bind(*values, **eqn.params)
+    return [_constant(x) for x in (out if eqn.primitive.multiple_results else [out])]
 
 
 # Calls, branches and loops.
@@ -112,6 +127,9 @@ def _scan(operands: list[Any], params: dict[str, Any]) -> list[Any]:
         results = _run(params["jaxpr"], [*consts, *state, *(row[i, ...] for row in rows)])
         state = results[:carried]
         stacked.append(results[carried:])
+    if not stacked:
+        empty = params["jaxpr"].out_avals[carried:]
+        return [*state, *(np.zeros((0, *aval.shape), aval.dtype) for aval in empty)]
     columns = zip(*(reversed(stacked) if params["reverse"] else stacked), strict=True)
     return [*state, *(xp.stack([xp.asarray(x) for x in column]) for column in columns)]
 
@@ -135,7 +153,7 @@ _CONTROL: dict[str, Callable[[list[Any], dict[str, Any]], list[Any]]] = {
 
 _MOVES = frozenset(
     {"slice", "dynamic_slice", "gather", "rev", "transpose", "reshape", "broadcast_in_dim", "squeeze", "pad"}
-    | {"concatenate", "expand_dims", "dynamic_update_slice", "scatter", "select_and_gather_add"}
+    | {"concatenate", "expand_dims", "dynamic_update_slice", "scatter", "tile", "stack"}
 )
 _INDICES = {"gather": (1,), "scatter": (1,)}
 _FIRST_INDEX = {"dynamic_slice": 1, "dynamic_update_slice": 2}
@@ -155,10 +173,19 @@ def _moved(eqn: Any, operands: list[Any]) -> Any:
     with jax.enable_x64(True):
         numbers = np.asarray(eqn.primitive.bind(*inputs, **params))
     dtype = eqn.outvars[0].aval.dtype
-    filler = np.full(1, np.nan if dtype.kind in "fc" else 0, dtype)
+    filler = np.full(1, _filled_in(eqn.params.get("fill_value"), dtype), dtype)
     flat = [xp.reshape(xp.astype(xp.asarray(operands[i]), dtype), (-1,)) for i in places]
     elements = xp.concat([filler, *flat])
     return xp.reshape(xp.take(elements, numbers.reshape(-1), axis=0), numbers.shape)
+
+
+def _filled_in(value: Any, dtype: Any) -> Any:
+    """What a gather gives out of bounds: by default nan, or of integers the least signed and the largest unsigned."""
+    if value is not None:
+        return value
+    if dtype.kind in "fc":
+        return np.nan
+    return True if dtype.kind == "b" else np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
 
 
 def _scatter_add(x: Any, indices: Any, updates: Any, **params: Any) -> Any:
@@ -209,11 +236,30 @@ def _cumulative(function: Callable[..., Any]) -> Row:
     return row
 
 
-def _cumulative_max(x: Any, axis: int) -> Any:
-    parts = [x[(*(slice(None),) * axis, i)] for i in range(x.shape[axis])]
-    for i in range(1, len(parts)):
-        parts[i] = xp.maximum(parts[i - 1], parts[i])
-    return xp.stack(parts, axis=axis)
+def _running(name: str) -> Callable[..., Any]:
+    def over(x: Any, axis: int) -> Any:
+        parts = [x[(*(slice(None),) * axis, i)] for i in range(x.shape[axis])]
+        for i in range(1, len(parts)):
+            parts[i] = getattr(xp, name)(parts[i - 1], parts[i])
+        return xp.stack(parts, axis=axis) if parts else x
+
+    return over
+
+
+def _split(x: Any, sizes: Sequence[int], axis: int) -> list[Any]:
+    ends = np.cumsum([0, *sizes])
+    return [x[(*(slice(None),) * axis, slice(int(a), int(b)))] for a, b in itertools.pairwise(ends)]
+
+
+def _top_k(x: Any, k: int, axis: int) -> tuple[Any, Any]:
+    order = xp.argsort(-x, axis=axis)[(*(slice(None),) * axis, slice(k))]  # stable: the first of equals
+    return xp.take_along_axis(x, order, axis=axis), xp.astype(order, np.dtype(np.int32))
+
+
+def _round(x: Any, rounding_method: Any) -> Any:
+    if rounding_method == jax.lax.RoundingMethod.AWAY_FROM_ZERO:
+        return xp.sign(x) * xp.floor(xp.abs(x) + 0.5)
+    return xp.round(x)
 
 
 def _sort(*arrays: Any, dimension: int, num_keys: int, **_: Any) -> list[Any]:
@@ -294,7 +340,7 @@ ROWS: dict[str, Row] = {
     **_named(
         "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
         "exp", "exp2", "expm1", "log", "log1p", "sqrt", "cbrt", "square", "abs", "sign", "floor", "ceil", "pow",
-        "nextafter", "real", "imag", "conj", "erf", "erfc", "digamma", "igamma",
+        "nextafter", "real", "imag", "conj", "erf", "erfc", "digamma",
     ),
     **_renamed(
         add="add", add_any="add", sub="subtract", mul="multiply", div="divide", neg="negative", max="maximum",
@@ -304,15 +350,10 @@ ROWS: dict[str, Row] = {
         bessel_i0e="i0e", bessel_i1e="i1e",
     ),
     **{f"reduce_{name}": _reducing(name) for name in ("sum", "max", "min", "prod")},
-    "reduce_and": _reducing("all"),
-    "reduce_or": _reducing("any"),
-    "and": lambda a, b: xp.logical_and(a, b),
-    "or": lambda a, b: xp.logical_or(a, b),
-    "not": lambda a: xp.logical_not(a),
     "integer_pow": lambda x, y: x**y,
     "rsqrt": lambda x, **_: 1 / xp.sqrt(x),
     "polygamma": lambda n, x: xp.polygamma(int(np.asarray(concrete(n)).flat[0]), x),
-    "round": lambda x, **_: xp.round(x),
+    "round": _round,
     "clamp": lambda low, x, high: xp.minimum(xp.maximum(x, low), high),
     "select_n": _select,
     "stop_gradient": lambda x: x,
@@ -325,10 +366,15 @@ ROWS: dict[str, Row] = {
     "dot_general": _dot_general,
     "cumsum": _cumulative(lambda x, axis: xp.cumulative_sum(x, axis=axis)),
     "cumprod": _cumulative(lambda x, axis: xp.cumulative_prod(x, axis=axis)),
-    "cummax": _cumulative(_cumulative_max),
-    "cummin": _cumulative(lambda x, axis: -_cumulative_max(-x, axis)),
+    "cummax": _cumulative(_running("maximum")),
+    "cummin": _cumulative(_running("minimum")),
+    "cumlogsumexp": _cumulative(_running("logaddexp")),
     "sort": _sort,
+    "split": _split,
+    "top_k": _top_k,
+    "optimization_barrier": lambda *xs: xs,
     "scatter-add": _scatter_add,
+    "scatter-sub": lambda x, indices, updates, **params: _scatter_add(x, indices, -updates, **params),
     "cholesky": lambda a, **_: xp.linalg.cholesky(a),
     "triangular_solve": _triangular_solve,
     "lu": _lu,

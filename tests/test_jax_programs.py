@@ -107,3 +107,42 @@ def test_jax_arrays_in():
 def test_the_config_stays_as_it_was():
     ad.referee(lambda x: jnp.sum(jnp.sin(x)), VECTOR).grad()
     assert not jax.config.jax_enable_x64
+
+
+# Rows whose parameters matter.
+
+INTEGERS = {
+    "division": lambda i: lax.div(i, jnp.full(4, 3, i.dtype)),
+    "bits": lambda i: ((i & 3) | (i ^ 5)) + ~i,
+    "wrapping": lambda i: (i.astype(jnp.int8) * jnp.int8(77)).astype(i.dtype),
+    "reduction": lambda i: lax.reduce_xor(i, (0,)) + lax.population_count(i),
+}
+HALVES = np.array([0.5, 1.5, -2.5, 0.7])
+PARAMETERS = {
+    "round away from zero": (lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO) + x, HALVES),
+    "gather with a filler": (
+        lambda x: x.at[np.array([7, -9, 2])].get(mode="fill", fill_value=3.0), VECTOR,
+    ),
+    "empty scan": (lambda x: lax.scan(lambda c, a: (c + a, c * a), x[0], x[:0]), VECTOR),
+    "checkpoint": (lambda x: jax.checkpoint(lambda y: jnp.sin(jnp.sin(y)))(x), VECTOR),
+    "cumlogsumexp": (lambda x: lax.cumlogsumexp(x, reverse=True), VECTOR),
+    "split": (lambda x: jnp.split(x, [1, 3])[1] * 2, VECTOR),
+    "tile and stack": (lambda x: jnp.stack([jnp.tile(x, 2), jnp.tile(-x, 2)]), VECTOR),
+    "top_k": (lambda x: lax.top_k(x, 3)[0], VECTOR),
+    "scatter-sub": (lambda x: x.at[np.array([1, 1])].subtract(x[:2]), VECTOR),
+    "barrier": (lambda x: lax.optimization_barrier(x) * 2, VECTOR),
+    "random numbers": (lambda x: x * jax.random.normal(jax.random.key(0), (4,)), VECTOR),
+    "xor": (lambda x: jnp.where((x > 0) ^ (x > 0.5), x, x**2), VECTOR),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *INTEGERS])
+def test_parameters_of_rows(name):
+    of_integers = INTEGERS.get(name)
+    fun, x = PARAMETERS.get(name) or (lambda x: x * of_integers((x * 8).astype(jnp.int32)), VECTOR)
+    judge = ad.referee(fun, x)
+    assert judge.method == "arb", judge.why
+    with jax.enable_x64(True):
+        values = jax.tree.leaves(jax.jit(fun)(jnp.asarray(x)))
+    for ours, jaxs in zip(jax.tree.leaves(judge.value), values, strict=True):
+        np.testing.assert_allclose(ours, jaxs, rtol=1e-14)

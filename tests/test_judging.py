@@ -257,3 +257,62 @@ def test_zero_times_the_logarithm_of_a_negative():
         return gradient(lambda y: X(y).xlogy(0.0, y), np.array(0.0), got).verdict
 
     assert (judge(0.0), judge(np.nan), judge(1.0)) == ("agree", "convention", "wrong")
+
+
+# Narrow dtypes, kinks beside smooth entries, and second derivatives at ties.
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(np.float32, 1e-2), (np.float64, 1e-6)])
+def test_rounding_of_the_entries_beside_a_kink(dtype, off):
+    x = np.array([0.0, 1.1, 2.3], dtype)
+    wide = x.astype(float)
+    right = np.exp(wide) * (np.sin(wide) + np.cos(wide))
+    got = np.array([0.0, *right[1:]], dtype)
+    fun = lambda x: X(x).abs(x[0]) + X(x).sum(X(x).exp(x[1:]) * X(x).sin(x[1:]))  # noqa: E731
+    assert gradient(fun, x, got).verdict == "convention"
+    assert gradient(fun, x, got * np.array([1, 1, 1 + off], dtype)).verdict == "wrong"
+
+
+def test_cancellation_beside_a_kink():
+    x = np.array([0.0, 1.1, 2.3])
+    got = 2 * ((1e8 + x) - 1e8)
+    assert gradient(lambda x: X(x).abs(x[0]) + X(x).sum(((1e8 + x[1:]) - 1e8) ** 2), x, got).verdict == "convention"
+
+
+def test_a_small_entry_beside_kinks_that_cancel():
+    fun = lambda x: relu(x[0]) - relu(-x[0]) + 1e-12 * X(x).exp(x[1])  # noqa: E731
+    right = 1e-12 * math.e
+    assert gradient(fun, np.array([0.0, 1.0]), [0.0, right]).verdict == "convention"
+    assert gradient(fun, np.array([0.0, 1.0]), [0.0, -right]).verdict == "wrong"
+
+
+def test_kinks_that_cancel_in_float32():
+    fun = lambda x: relu(x[0] * 1.1) - relu(-x[0] * 1.1) + X(x).exp(x[1])  # noqa: E731
+    x = np.array([0.0, 1.0], np.float32)
+    assert gradient(fun, x, [0.0, math.e]).verdict == "convention"
+    assert gradient(fun, x, [0.0, math.e * 1.01]).verdict == "wrong"
+
+
+def test_a_program_that_rounds_to_a_narrower_dtype():
+    def fun(x):
+        return X(x).astype(X(x).astype(X(x).sin(x), np.float32), np.float64) ** 2
+
+    s, c = float(np.float32(math.sin(0.7))), float(np.float32(math.cos(0.7)))
+    assert gradient(fun, 0.7, 2 * s * c).verdict == "agree"
+    assert gradient(fun, 0.7, 2 * s * c * 1.01).verdict == "wrong"
+    judge = ad.referee(fun, 0.7)
+    assert judge_value(judge, np.array(s * s)).verdict == "agree"
+
+
+def test_branches_explain_second_derivatives():
+    """relu(x^2) is x^2; an engine that splits the tie at 0 gives half of its second derivative."""
+    judge = ad.referee(lambda x: X(x).maximum(x * x, 0 * x), 0.0)
+    assert judge_hvp(judge, (1.0,), (np.array(2.0),)).verdict == "agree"
+    assert judge_hvp(judge, (1.0,), (np.array(1.0),)).verdict == "convention"
+    assert judge_hvp(judge, (1.0,), (np.array(3.0),)).verdict == "wrong"
+
+
+def test_what_is_lost_in_rounding_is_no_pass():
+    fun = lambda x: ((1e15 + x) - 1e15) ** 2  # noqa: E731
+    assert gradient(fun, 1.3, 2 * ((1e15 + 1.3) - 1e15)).verdict == "agree"
+    assert gradient(fun, 1.3, -26.0).verdict == "unresolved"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -335,3 +336,70 @@ def test_two_referees_do_not_meet():
         return ad.grad(lambda y: y**3, backend="reference")(x)
 
     assert float(ad.referee(outer, 2.0).grad()) == 12.0
+
+
+# Scales, periods and ends of Arb's numbers.
+
+
+def guarded(x, value, fun):
+    """fun(x), but `value` at 0."""
+    return X(x).where(x == 0, value, fun(X(x).where(x == 0, 1.0, x)))
+
+
+SCALES = {
+    "a scale that only a large factor shows": (lambda x: x + X(x).tanh(x * 1e150) / 1e150, "smooth", 2.0),
+    "a jump divided away": (lambda x: X(x).where(x > 0, 1.0, 0.0) / 1e200 + x, "jump", None),
+    "flat": (lambda x: guarded(x, 0.0, lambda s: X(x).exp(-1 / s**2)), "smooth", 0.0),
+    "a period of one power of two": (
+        lambda x: guarded(x, 0.0, lambda s: s * X(x).cos(2 * math.pi * X(x).log2(X(x).abs(s)))), "unresolved", None,
+    ),
+    "a hundredth power": (lambda x: X(x).abs(x) ** 0.01, "infinite", None),
+    "1/log": (lambda x: guarded(x, 0.0, lambda s: 1 / X(x).log(X(x).abs(s))), "infinite", None),
+    "a jump and a root": (lambda x: X(x).where(x > 0, 1 + X(x).sqrt(X(x).abs(x)), 0.0), "jump", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scales(name):
+    fun, kind, slope = SCALES[name]
+    judge = ad.referee(fun, 0.0)
+    assert judge.classify().kind == kind
+    if slope is not None:
+        assert float(judge.grad()) == slope
+
+
+def test_a_weighted_zero_is_zero():
+    """A softmax sums up to 1, behind a comparison that stays open at every precision."""
+
+    def f(x):
+        y = 1 / (X(x).cumulative_sum(x) ** 2 + 0.45)
+        y = y * X(x).flip(y)
+        y = X(x).exp(y - X(x).max(y))
+        return X(x).sum(y / X(x).sum(y))
+
+    x = np.random.default_rng(60).standard_normal(4)
+    x[1] = 0
+    gradient = ad.referee(f, x).grad()
+    assert np.all(np.abs(gradient) <= 1e-300)
+
+
+def test_threads_share_no_precision():
+    found = {}
+
+    def work(i):
+        for k in range(8):
+            x = 1 + i / 8 + k / 64
+            got = ad.referee(lambda x: X(x).sin(X(x).exp(x * x)), x).grad()
+            with localcontext() as context:
+                context.prec = 60
+                inner = (Decimal(x) * Decimal(x)).exp()
+                exact = _sin_cos(inner)[1] * inner * 2 * Decimal(x)
+                found[i, k] = abs(Decimal(got.digits(30)) / exact - 1)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 32
+    assert max(found.values()) < Decimal(10) ** -28

@@ -1,9 +1,9 @@
 """One-sided directional derivatives from values alone, in Arb arithmetic: the referee's oracle where f runs over balls.
 
-The difference quotient at a step of 2^-k, some hundred binary places below the smallest number that the program
-meets, is the derivative to about k/2 bits if f is differentiable along the direction; three steps tell convergence
-from a jump and from an infinite derivative (`limits.py`). Where the balls' radii, or a comparison, leave a question
-open, the precision is doubled; a comparison that stays open then counts as a tie.
+The difference quotient at a step of 2^-k, some hundred binary places below the smallest number that the program meets
+and the inverse of the largest, is the derivative to about k/2 bits if f is differentiable along the direction; three
+steps tell convergence from a jump and from an infinite derivative (`limits.py`). Where the balls' radii, or a
+comparison, leave a question open, the precision is doubled; a comparison that stays open then counts as a tie.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from adbridge.errors import AdbridgeError
 from adbridge.protocol import read_only
 from adbridge.registry import get_backend, inside
 from adbridge.validate.arguments import Arguments, Direction, Outputs, norm, outputs_of, power_of_two, scaled
-from adbridge.validate.limits import Limit, as_error, limit, magnitude
+from adbridge.validate.limits import Limit, as_error, limit, magnitude, steps_of
+from adbridge.validate.rounding import EXACT
 
 MARGIN = 128  # bits beyond those that the difference quotient cancels
 LEVELS = (1, 4, 16)  # the step's exponents, in units of the first
 
 
 Moves = tuple[tuple[Direction, int, int], ...]
-"""``(direction, k, sign)``: steps of sign 2^-k times the direction."""
+"""``(direction, k, sign)``: steps of sign 2^-k times the direction; a sign is any whole number but zero."""
 Weights = dict[int, float]
 """What to multiply the real coordinates of the output by; zero for those that are not there."""
 
@@ -54,17 +55,18 @@ class BallOracle:
         self.outputs: Outputs | None = None
         self.open_questions = False
         """Whether some comparison stays open at every precision, so that ties have to be decided from the start."""
-        least, self.names, self.elements = self._probe()
-        self.step_bits = 200 + max(0, -math.frexp(least)[1] if 0 < least < math.inf else 0)
+        probe = self._probe()
+        self.names, self.elements, self.narrowest = probe.names, probe.elements, _narrowest(probe.roundings)
+        self.step_bits = 200 + _powers(probe.least) + _powers(1 / probe.most if probe.most else 0.0)
         self._values: dict[Any, list[Any]] = {}
         self.carried: dict[Any, float] = {}
         self._kept: list[Direction] = []
 
-    def _probe(self) -> tuple[float, set[str], int]:
+    def _probe(self) -> eager.Eager:
         trace, bits = eager.Eager(), 1024
         with ties_decided(bits // 2):
             self._run(trace, self.inputs, bits)
-        return trace.least, trace.names, trace.elements
+        return trace
 
     # Values.
 
@@ -84,7 +86,7 @@ class BallOracle:
             values = self._decided(moves, bits, perturb)
             if perturb is None:
                 self._remember(key, moves, values)
-        return values if weights is None else [_weighted(values, weights, bits)]
+        return values if weights is None else [_weighted(values, weights, 4 * bits)]  # as `_decided` may have it
 
     def _remember(self, key: Any, moves: Moves, values: list[Any]) -> None:
         if len(self._values) * len(values) > 100_000:
@@ -177,12 +179,12 @@ class BallOracle:
         bits = 2 * k + MARGIN
         right, left = (self._sharp(direction, k, sign, bits, weights) for sign in (1, -1))
         # An odd function's two sides agree whatever they do; its steps do not.
-        nearer = self._sharp(direction, k * 5 // 4, 1, bits + k // 2, weights)
+        nearer = self._sharp(direction, k * 5 // 4, 3, bits + k // 2, weights)
         out = [_smooth(a, b, c, k) for a, b, c in zip(left, right, nearer, strict=True)]
         if all(out):
             return [pair for pair in out if pair]
         finer = [
-            [self._sharp(direction, k * power // 4, sign, bits + k * power // 4, weights) for power in (6, 8)]
+            [self._sharp(direction, n, sign * factor, bits + n, weights) for factor, n in steps_of(k)[1:]]
             for sign in (-1, 1)
         ]
         return [
@@ -213,8 +215,8 @@ class BallOracle:
         here = self.at(base, bits, weights, perturb)
         there = self.at((*base, (direction, k, sign)), bits, weights, perturb)
         with working_precision(bits):
-            scale = sign * arb(2) ** k
-            return [(a - b) * scale for a, b in zip(there, here, strict=True)]
+            step = sign * arb(2) ** -k
+            return [(a - b) / step for a, b in zip(there, here, strict=True)]
 
     def mixed(
         self,
@@ -230,8 +232,19 @@ class BallOracle:
         low = self.quotient(first, k, sign, bits, weights, (), perturb)
         high = self.quotient(first, k, sign, bits, weights, ((second, k, sign),), perturb)
         with working_precision(bits):
-            scale = sign * arb(2) ** k
-            return [(a - b) * scale for a, b in zip(high, low, strict=True)]
+            step = sign * arb(2) ** -k
+            return [(a - b) / step for a, b in zip(high, low, strict=True)]
+
+
+def _powers(least: float) -> int:
+    """How many powers of two a number is below one."""
+    return max(0, -math.frexp(least)[1]) if 0 < least < math.inf else 0
+
+
+def _narrowest(roundings: set[tuple[str, Any]]) -> Any:
+    """The dtype of least precision that a result was rounded to; None of none."""
+    dtypes = [dtype for name, dtype in roundings if name == "astype" or name not in EXACT]
+    return max(dtypes, key=lambda dtype: float(np.finfo(dtype).eps), default=None)
 
 
 def is_narrow(quotient: Any, k: int) -> bool:

@@ -29,6 +29,9 @@ ROUNDING = 8 * float(np.finfo(float).eps)
 class DifferenceOracle:
     """Values and one-sided derivatives of ``arguments.fun``, run on a backend's arrays (None: on NumPy's)."""
 
+    narrowest: Any = None
+    """What dtypes the program rounds to, nobody knows."""
+
     def __init__(self, arguments: Arguments, backend: Backend | None) -> None:
         self.arguments = arguments
         self.backend = backend

@@ -20,6 +20,7 @@ Weights = dict[int, float]
 
 
 def judge_entry(referee: Referee, weights: Weights, arrays: list[Any], i: int) -> Finding:
+    """One entry of a gradient, whatever may excuse it."""
     coordinate = referee.arguments.coordinates[i]
     direction = referee.arguments.one_hot(i)
     left, right = referee.column(i, weights)[0] if weights else (ZERO, ZERO)
@@ -27,12 +28,16 @@ def judge_entry(referee: Referee, weights: Weights, arrays: list[Any], i: int) -
     def amplification() -> float:
         return amplified(referee, direction, weights)[0] if weights else 0.0
 
-    value, scale = part_of_entry(arrays, coordinate, conjugate=True), scale_of_dtype(arrays[coordinate[0]].dtype)
+    value, scale = part_of_entry(arrays, coordinate, conjugate=True), scale_within(referee, arrays[coordinate[0]].dtype)
     entry = referee.arguments.entry(*coordinate[:2])
     found = against(left, right, value, scale, amplification, interval_of_entry(referee, direction, weights), entry)
-    return _beside_largest(
-        referee, arrays[coordinate[0]], between_roundings(referee, direction, weights, found, scale.eps)
-    )
+    return _beside_largest(referee, arrays[coordinate[0]], found)
+
+
+def excused_entry(referee: Referee, weights: Weights, arrays: list[Any], i: int, finding: Finding) -> Finding:
+    """The finding of `judge_entry`, unless rounding in f explains it."""
+    eps = scale_within(referee, arrays[referee.arguments.coordinates[i][0]].dtype).eps
+    return between_roundings(referee, referee.arguments.one_hot(i), weights, finding, eps)
 
 
 def judge_second(referee: Referee, direction: Direction, arrays: list[Any], i: int) -> Finding:
@@ -54,7 +59,7 @@ def judge_second(referee: Referee, direction: Direction, arrays: list[Any], i: i
         return second_amplification(referee.oracle, first, direction, {0: 1.0})
 
     array = arrays[coordinate[0]]
-    scale = scale_of_dtype(array.dtype)
+    scale = scale_within(referee, array.dtype)
     return _beside_largest(referee, array, against(found, found, value, scale, amplification, _nowhere, entry))
 
 
@@ -143,4 +148,13 @@ def scale_of_output(referee: Referee, which: int) -> Scale:
     dtype = expected_dtype(referee, referee.outputs.likes[which])
     if dtype.kind not in "fc":
         raise SignatureMismatch(f"output {which} is of dtype {dtype}: derivatives need a floating dtype")
-    return scale_of_dtype(dtype)
+    return scale_within(referee, dtype)
+
+
+def scale_within(referee: Referee, dtype: Any) -> Scale:
+    """Of results in this dtype, of a program that rounds to a narrower one on the way: they have no more digits."""
+    scale, narrow = scale_of_dtype(dtype), referee.oracle.narrowest
+    if narrow is None or float(np.finfo(narrow).eps) <= scale.eps:
+        return scale
+    within = scale_of_dtype(narrow)
+    return replace(scale, eps=within.eps, tolerance=within.tolerance)

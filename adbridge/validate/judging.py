@@ -19,6 +19,7 @@ from adbridge.validate.choices import TRIANGLE, branches, of_branches, symmetric
 from adbridge.validate.classify import NOT_LINEAR
 from adbridge.validate.entries import (
     between_roundings,
+    excused_entry,
     interval_of_entry,
     judge_entry,
     judge_second,
@@ -26,11 +27,11 @@ from adbridge.validate.entries import (
     part_of_entry,
     scale_of_output,
 )
-from adbridge.validate.findings import Finding, against, against_value, worst_of
+from adbridge.validate.findings import Finding, against, against_value, worst_after, worst_of
 from adbridge.validate.limits import Limit
 from adbridge.validate.referee import FEW, Referee
 from adbridge.validate.structure import argument_structure, output_structure
-from adbridge.validate.wholes import as_subgradient, beside_axes, by_probes, second_by_probes
+from adbridge.validate.wholes import as_subgradient, beside_axes, by_probes, common_scale, second_by_probes
 
 __all__ = ["Finding", "judge_hvp", "judge_jvp", "judge_value", "judge_vjp"]
 
@@ -50,10 +51,13 @@ def judge_value(referee: Referee, got: PyTree) -> Finding:
             return Finding("undefined", entry=entry, got=value, note="the function itself is not a number here")
         if math.isinf(expected) and not is_finite(exact[j]):
             return Finding("agree" if value == expected else "wrong", entry=entry, got=value, expected=expected)
-        found = against_value(Limit("finite", exact[j], 0.0), value, scale, carried(j), entry)
-        return between_roundings(referee, None, {j: 1.0}, found, scale.eps)
+        return against_value(Limit("finite", exact[j], 0.0), value, scale, carried(j), entry)
 
-    return worst_of(judged(j, c) for j, c in enumerate(referee.outputs.coordinates))
+    coordinates = referee.outputs.coordinates
+    return worst_after(
+        [judged(j, c) for j, c in enumerate(coordinates)],
+        lambda j, f: between_roundings(referee, None, {j: 1.0}, f, scale_of_output(referee, coordinates[j][0]).eps),
+    )
 
 
 def judge_jvp(referee: Referee, tangents: PyTree, got: PyTree) -> Finding:
@@ -72,16 +76,22 @@ def judge_jvp(referee: Referee, tangents: PyTree, got: PyTree) -> Finding:
 def _judged_jvp(referee: Referee, direction: Direction, arrays: list[Any]) -> Finding:
     sides, carried = referee.sides(direction), later(referee, direction)
 
+    coordinates = referee.outputs.coordinates
+
     def judged(j: int, c: tuple[int, int, complex]) -> Finding:
         entry, scale, value = referee.outputs.entry(*c[:2]), scale_of_output(referee, c[0]), part_of_entry(arrays, c)
-        interval_of = interval_of_entry(referee, direction, {j: 1.0})
-        found = against(*sides[j], value, scale, carried(j), interval_of, entry)
-        found = between_roundings(referee, direction, {j: 1.0}, found, scale.eps)
-        if found.verdict == "wrong" and math.isfinite(value):
-            return of_branches(found, branches(referee, [direction], {j: 1.0}), np.array([value]))
-        return found
+        return against(*sides[j], value, scale, carried(j), interval_of_entry(referee, direction, {j: 1.0}), entry)
 
-    return worst_of(judged(j, c) for j, c in enumerate(referee.outputs.coordinates))
+    def excused(j: int, found: Finding) -> Finding:
+        which = coordinates[j][0]
+        scale = scale_of_output(referee, which)
+        found = between_roundings(referee, direction, {j: 1.0}, found, scale.eps)
+        value = part_of_entry(arrays, coordinates[j])
+        if found.verdict != "wrong" or not math.isfinite(value):
+            return found
+        return of_branches(found, branches(referee, [direction], {j: 1.0}), np.array([value]), scale.tolerance)
+
+    return worst_after([judged(j, c) for j, c in enumerate(coordinates)], excused)
 
 
 def judge_vjp(referee: Referee, cotangents: PyTree, got: Sequence[Any]) -> Finding:
@@ -102,17 +112,20 @@ def _judged_vjp(referee: Referee, cotangents: PyTree, arrays: list[Any]) -> Find
     if len(asked) > FEW and not referee.looks_at_each:
         return by_probes(referee, weights, arrays)
     found = [judge_entry(referee, weights, arrays, i) for i in asked]
-    worst = worst_of(iter(found))
+    worst = worst_after(found, lambda k, finding: excused_entry(referee, weights, arrays, asked[k], finding))
     if worst.verdict == "convention":
-        return as_subgradient(referee, weights, arrays, worst)
+        return as_subgradient(referee, weights, arrays, dict(zip(asked, found, strict=True)), worst)
     if worst.verdict != "wrong":
         return worst
     if referee.classify().note.endswith(NOT_LINEAR):
-        return worst_of(beside_axes(referee, weights, i, finding) for i, finding in zip(asked, found, strict=True))
+        return worst_of(
+            beside_axes(referee, weights, arrays, i, finding) for i, finding in zip(asked, found, strict=True)
+        )
     values = np.array([part_of_entry(arrays, referee.arguments.coordinates[i], conjugate=True) for i in asked])
     if not np.all(np.isfinite(values)):
         return worst
-    return of_branches(worst, branches(referee, [referee.arguments.one_hot(i) for i in asked], weights), values)
+    slopes = branches(referee, [referee.arguments.one_hot(i) for i in asked], weights)
+    return of_branches(worst, slopes, values, common_scale(referee, arrays).tolerance)
 
 
 def judge_hvp(referee: Referee, tangents: PyTree, got: Sequence[Any]) -> Finding:
@@ -137,7 +150,12 @@ def _judged_hvp(referee: Referee, direction: Direction, arrays: list[Any]) -> Fi
     asked = [i for i, (which, _, _) in enumerate(coordinates) if arrays[which] is not None]
     if len(asked) > FEW and not referee.looks_at_each:
         return second_by_probes(referee, direction, arrays)
-    return worst_of(judge_second(referee, direction, arrays, i) for i in asked)
+    worst = worst_of(judge_second(referee, direction, arrays, i) for i in asked)
+    values = np.array([part_of_entry(arrays, coordinates[i], conjugate=True) for i in asked])
+    if worst.verdict != "wrong" or not np.all(np.isfinite(values)):
+        return worst
+    bends = branches(referee, [referee.arguments.one_hot(i) for i in asked], {0: 1.0}, direction)
+    return of_branches(worst, bends, values, common_scale(referee, arrays).tolerance)
 
 
 def is_finite(value: Any) -> bool:

@@ -6,8 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-STEPS = (2, 3, 4)
-"""The quotients that `limit` sees, by their steps: the unit of the step, to these powers over two."""
+WIDEST = 1 << 14
+"""The most bits of an enclosure."""
+
+
+def steps_of(k: int) -> tuple[tuple[int, int], ...]:
+    """``(factor, exponent)`` of the steps factor 2^-exponent of the quotients that `limit` sees.
+
+    No two steps differ by a power of two alone: a function that repeats itself on that scale would look smooth.
+    """
+    return (1, k), (3, k * 3 // 2), (5, 2 * k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,8 @@ class Limit:
 
         if not self.is_finite or not 0 < self.error < math.inf:
             return arb(self.value)
-        with working_precision(max(64, math.ceil(magnitude(arb(self.value)) - math.log2(self.error)) + 64)):
+        bits = magnitude(arb(self.value)) - math.log2(self.error) + 64
+        with working_precision(math.ceil(min(max(64, bits), WIDEST))):  # fewer bits only widen the ball
             return self.value + arb(0, self.error)
 
 
@@ -62,7 +71,7 @@ def as_error(x: Any) -> float:
 
 
 def limit(quotients: list[Any], step_bits: int) -> Limit:
-    """The limit of three quotients, at steps of 2^-k, 2^-1.5k and 2^-2k with k = `step_bits`.
+    """The limit of three quotients, at the steps that `steps_of` gives: about 2^-k, 2^-1.5k and 2^-2k, k = `step_bits`.
 
     A differentiable side converges like a power of the step. A quotient that grows like one over the step is that
     of a jump; one that grows more slowly, by a power or by a logarithm, has an infinite limit. A quotient of what is
@@ -78,18 +87,27 @@ def limit(quotients: list[Any], step_bits: int) -> Limit:
         return Limit("finite", third, as_error(last) + as_error(third.rad()))
     if magnitude(last) < magnitude(third) - step_bits / 2 and magnitude(third.rad()) < magnitude(third):
         return Limit("finite", third, as_error(last))  # equal up to what the balls' radii leave
-    return _growing(first, second, third, step_bits / 2, wide)
+    if all(q.contains(0) and magnitude(q) < -step_bits / 2 for q in quotients):  # radii alone: zero, as far as they go
+        return Limit("finite", third, max(map(as_error, quotients)))
+    return _growing(first, second, third, step_bits, wide)
 
 
-def _growing(first: Any, second: Any, third: Any, doubling: float, wide: float) -> Limit:
+def _growing(first: Any, second: Any, third: Any, step_bits: int, wide: float) -> Limit:
     if not (third > 0 and second > 0 and third > second) and not (third < 0 and second < 0 and third < second):
         return Limit("unresolved", math.nan, math.inf)
-    rate = (magnitude(third) - magnitude(second)) / doubling
     infinity = math.inf if third > 0 else -math.inf
-    if rate > 0.98:  # like 1/h
+    if _stays(second, third, step_bits):
         return Limit("jump", infinity, math.inf)
-    by_power = rate * doubling >= wide / 2
+    by_power = magnitude(third) - magnitude(second) >= wide / 2
     by_logarithm = abs(second) > abs(first) and abs(third - second) * 2 > abs(second - first)
     return (
         Limit("infinite", infinity, math.inf) if by_power or by_logarithm else Limit("unresolved", math.nan, math.inf)
     )
+
+
+def _stays(second: Any, third: Any, step_bits: int) -> bool:
+    """Whether f changes by as much at the last step as at the one before: then it jumps, however small the step."""
+    from flint import arb
+
+    _, (factor, exponent), (last, furthest) = steps_of(step_bits)
+    return bool(third / second * last / factor * arb(2) ** (exponent - furthest) > 1 - 2.0**-8)

@@ -25,9 +25,10 @@ EXACT = frozenset(
     {"reshape", "permute_dims", "getitem", "broadcast_to", "concat", "where", "pick", "take", "take_along_axis"}
     | {"set_at", "clear_at", "last_writes", "diagonal", "from_diagonal", "astype", "real", "imag", "conj", "abs"}
     | {"negative", "sign", "max", "min", "maximum", "minimum", "floor", "ceil", "trunc", "round", "copysign"}
-    | {"stop_gradient", "sort", "argsort"}
+    | {"stop_gradient", "sort", "argsort", "argmax", "argmin", "searchsorted", "share_of_ties", "signbit"}
+    | {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "isnan", "isinf", "isfinite"}
 )
-"""Nothing is rounded by these."""
+"""Nothing is rounded by these; a comparison of a number with itself stays one."""
 SUMS = frozenset({"sum", "matmul", "cumulative_sum", "convolve", "add_at", "add_taken", "add_along_axis"})
 """Right sums of operands that are each off by a rounding error."""
 FACTORED = frozenset(

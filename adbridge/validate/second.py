@@ -34,7 +34,7 @@ def second_along(referee: Referee, first: Direction, direction: Direction, weigh
     k = referee.oracle.step_bits
     plus, minus, finer = (
         referee.oracle.mixed(first, along, power, sign, weights)[0]
-        for power, sign in ((k, 1), (k, -1), (k * 5 // 4, 1))
+        for power, sign in ((k, 1), (k, -1), (k * 5 // 4, 3))
     )
     return _met(plus, minus, finer, unit, k)
 

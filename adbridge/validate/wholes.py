@@ -11,28 +11,48 @@ import numpy as np
 
 from adbridge.validate.arguments import Direction
 from adbridge.validate.classify import NOT_LINEAR, random_direction
-from adbridge.validate.entries import Weights, interval_of_entry, judge_entry, judge_second
-from adbridge.validate.findings import ZERO, Finding, against, scale_of_dtype, worst_of
+from adbridge.validate.entries import Weights, excused_entry, interval_of_entry, judge_entry, judge_second, scale_within
+from adbridge.validate.findings import ZERO, Finding, Scale, against, within, worst_of
 from adbridge.validate.limits import Limit
 from adbridge.validate.referee import Referee
 from adbridge.validate.second import second_along
 from adbridge.validate.subgradients import interval
 
 
-def as_subgradient(referee: Referee, weights: Weights, arrays: list[Any], entrywise: Finding) -> Finding:
-    """Each entry in its interval is not enough: along no direction may the vector exceed the function."""
+def as_subgradient(
+    referee: Referee, weights: Weights, arrays: list[Any], found: dict[int, Finding], entrywise: Finding
+) -> Finding:
+    """Each entry in its interval is not enough: along no direction may the vector exceed the function.
+
+    Entries in `found`, by coordinate, that agree with a derivative are taken for it: their rounding is no matter here.
+    """
     if any(a is not None and not np.all(np.isfinite(a)) for a in arrays) or referee.method != "arb":
         return entrywise
+    tolerance = max(1e-9, common_scale(referee, arrays).tolerance)
+    arrays = _with_expected(referee, arrays, found)
     for direction in _directions(referee, arrays):
         low, high = interval(referee, direction, weights)
         along, size = _pairing(arrays, direction)
-        if not low - 1e-9 * size <= along <= high + 1e-9 * size:
+        if not low - tolerance * size <= along <= high + tolerance * size:
             note = (
                 f"no subgradient: along {_show(direction)} it gives {along:.6g}, "
                 f"the function's derivatives there are in [{low:.6g}, {high:.6g}]"
             )
             return replace(entrywise, verdict="wrong", note=note)
     return entrywise
+
+
+def _with_expected(referee: Referee, arrays: list[Any], found: dict[int, Finding]) -> list[Any]:
+    """Copies in double precision, with the expected value of each entry that agrees."""
+    out = [None if a is None else a.astype(complex if a.dtype.kind == "c" else float) for a in arrays]
+    for i, finding in found.items():
+        which, place, unit = referee.arguments.coordinates[i]
+        array, expected = out[which], finding.expected
+        if array is None or finding.verdict != "agree" or not isinstance(expected, float) or math.isinf(expected):
+            continue
+        part = array.reshape(-1)
+        (part.real if unit == 1 else part.imag)[place] = expected if unit == 1 else -expected
+    return out
 
 
 def _directions(referee: Referee, arrays: list[Any]) -> Iterator[Direction]:
@@ -57,13 +77,13 @@ def _show(direction: Direction) -> str:
     return shown[0] if len(shown) == 1 else f"({', '.join(shown)})"
 
 
-def beside_axes(referee: Referee, weights: Weights, i: int, finding: Finding) -> Finding:
+def beside_axes(referee: Referee, weights: Weights, arrays: list[Any], i: int, finding: Finding) -> Finding:
     """Derivatives along the axes that do not make a gradient: an entry may be what it is at points around."""
     got = finding.got
     if finding.verdict != "wrong" or not isinstance(got, float) or math.isinf(got):
         return finding
     low, high = interval(referee, referee.arguments.one_hot(i), weights)
-    if not (math.isnan(got) or low <= got <= high):
+    if not (math.isnan(got) or within(got, low, high, common_scale(referee, arrays))):
         return finding
     return replace(finding, verdict="convention", expected=f"[{low:.6g}, {high:.6g}]", note=f"kink: {NOT_LINEAR}")
 
@@ -74,22 +94,27 @@ Probe = Callable[[Direction], Finding]
 
 def by_probes(referee: Referee, weights: Weights, arrays: list[Any]) -> Finding:
     """A gradient by random signed directions; one that is off is halved until the entry is found."""
+    scale = common_scale(referee, arrays)
 
     def probe(direction: Direction) -> Finding:
         left, right = referee.sides(direction, weights)[0] if weights else (ZERO, ZERO)
-        return _along(arrays, direction, left, right, interval_of_entry(referee, direction, weights))
+        return _along(arrays, direction, left, right, interval_of_entry(referee, direction, weights), scale)
 
-    return _probed(referee, arrays, probe, lambda i: judge_entry(referee, weights, arrays, i))
+    def entry(i: int) -> Finding:
+        return excused_entry(referee, weights, arrays, i, judge_entry(referee, weights, arrays, i))
+
+    return _probed(referee, arrays, probe, entry)
 
 
 def second_by_probes(referee: Referee, direction: Direction, arrays: list[Any]) -> Finding:
     """A Hessian-vector product by its products with random signed directions; as `by_probes`."""
+    scale = common_scale(referee, arrays)
 
     def probe(first: Direction) -> Finding:
         found = second_along(referee, first, direction, {0: 1.0})
         if found.kind == "kink":
             return Finding("convention", entry=_ANYWHERE, expected="any", note="kink: no second derivative here")
-        return _along(arrays, first, found, found, lambda: (math.nan,) * 2)
+        return _along(arrays, first, found, found, lambda: (math.nan,) * 2, scale)
 
     return _probed(referee, arrays, probe, lambda i: judge_second(referee, direction, arrays, i))
 
@@ -110,11 +135,22 @@ def _probed(referee: Referee, arrays: list[Any], probe: Probe, entry: Callable[[
     return worst_of(iter(findings))
 
 
+def common_scale(referee: Referee, arrays: list[Any]) -> Scale:
+    """Of the arrays' dtype of least precision: their sum has no more digits."""
+    return max(
+        (scale_within(referee, a.dtype) for a in arrays if a is not None and a.size), key=lambda scale: scale.eps
+    )
+
+
 def _along(
-    arrays: list[Any], direction: Direction, left: Limit, right: Limit, interval_of: Callable[[], tuple[float, float]]
+    arrays: list[Any],
+    direction: Direction,
+    left: Limit,
+    right: Limit,
+    interval_of: Callable[[], tuple[float, float]],
+    scale: Scale,
 ) -> Finding:
     along, size = _pairing(arrays, direction)
-    scale = scale_of_dtype(next(a.dtype for a in arrays if a is not None))
     carried = size if math.isfinite(size) else 0.0
     return against(left, right, along, scale, lambda: carried, interval_of, _ANYWHERE)
 
