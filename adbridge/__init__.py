@@ -35,11 +35,11 @@ from adbridge.tracing import trace
 if TYPE_CHECKING:
     from adbridge.bench.runner import Run, resume, run
     from adbridge.bench.store import load_runs
-    from adbridge.validate.agreement import Agreement
     from adbridge.validate.check_rule import check_rule
+    from adbridge.validate.comparison.agreement import Agreement
     from adbridge.validate.crosscheck import crosscheck
     from adbridge.validate.referee import Referee, referee
-    from adbridge.validate.rule_report import RuleReport
+    from adbridge.validate.rule_checks.rule_report import RuleReport
 
 __version__ = "0.1.0"
 
@@ -93,9 +93,9 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Agreement": "adbridge.validate.agreement",
+    "Agreement": "adbridge.validate.comparison.agreement",
     "Referee": "adbridge.validate.referee",
-    "RuleReport": "adbridge.validate.rule_report",
+    "RuleReport": "adbridge.validate.rule_checks.rule_report",
     "Run": "adbridge.bench.runner",
     "check_rule": "adbridge.validate.check_rule",
     "crosscheck": "adbridge.validate.crosscheck",

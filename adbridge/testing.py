@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from adbridge.errors import Disagreement, RuleError
 
 if TYPE_CHECKING:
-    from adbridge.validate.agreement import Agreement
-    from adbridge.validate.rule_report import RuleReport
+    from adbridge.validate.comparison.agreement import Agreement
+    from adbridge.validate.rule_checks.rule_report import RuleReport
 
 __all__ = ["assert_backends_agree", "assert_rule"]
 

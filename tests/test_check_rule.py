@@ -236,11 +236,11 @@ def test_linearity_of_the_tangent() -> None:
 
 
 def test_adjoint_where_the_referee_knows_too_little() -> None:
-    from adbridge.validate.bench import Bench, Library
-    from adbridge.validate.candidate import candidate_of
-    from adbridge.validate.checks import adjoint
-    from adbridge.validate.points import domain_of
-    from adbridge.validate.running import Runner
+    from adbridge.validate.rule_checks.bench import Bench, Library
+    from adbridge.validate.rule_checks.candidate import candidate_of
+    from adbridge.validate.rule_checks.checks import adjoint
+    from adbridge.validate.rule_checks.points import domain_of
+    from adbridge.validate.rule_checks.running import Runner
 
     candidate = candidate_of(rule_of(bwd=lambda x, ct: (ct * cos(x) * (1 + 1e-7),)), (X,), None)
     backend = ad.get_backend("reference")
@@ -435,7 +435,7 @@ def test_raise_for_wrong_says_it_all() -> None:
 
 
 def test_nothing_compared_is_unresolved() -> None:
-    from adbridge.validate.rule_report import RuleReport
+    from adbridge.validate.rule_checks.rule_report import RuleReport
 
     assert RuleReport("f", "", ()).verdict == "unresolved"
 

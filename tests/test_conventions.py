@@ -18,12 +18,12 @@ from adbridge.errors import CapabilityError, UsageError
 from adbridge.registry import default_names
 from adbridge.suites.benchmarks import corpus
 from adbridge.suites.conventions.cases import case
-from adbridge.validate import truth as truths
-from adbridge.validate.asking import MODES, questions
 from adbridge.validate.atlas import Atlas, atlas
 from adbridge.validate.ledger import LEDGER, Defect
-from adbridge.validate.portable import PLACES, portable
-from adbridge.validate.truth import Truth, box, hull, infinite, jump, limit, symmetric, ties, unique
+from adbridge.validate.special_points import truth as truths
+from adbridge.validate.special_points.asking import MODES, questions
+from adbridge.validate.special_points.portable import PLACES, portable
+from adbridge.validate.special_points.truth import Truth, box, hull, infinite, jump, limit, symmetric, ties, unique
 from adbridge.validate.verdict import VERDICTS
 
 SUITE = get_suite("conventions")

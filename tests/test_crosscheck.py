@@ -18,9 +18,9 @@ from adbridge.errors import CapabilityError
 from adbridge.protocol import FlatFunction
 from adbridge.report.agreements import WIDTH
 from adbridge.trees import spec_of
-from adbridge.validate import comparing
-from adbridge.validate.sources import Script, literal
-from adbridge.validate.subject import directions
+from adbridge.validate.comparison import comparing
+from adbridge.validate.comparison.sources import Script, literal
+from adbridge.validate.comparison.subject import directions
 from planted import NotANumber, SlightlyWrong
 
 COLUMNS = ["backend", "operator", "verdict", "error_ulp", "relative_error", "entry", "got", "expected", "note"]

@@ -218,7 +218,7 @@ def test_small_entries_beside_a_large_one():
     assert judge_vjp(judge, 1.0, (got,)).verdict == "wrong"
     judge.floor = 4
     assert judge_vjp(judge, 1.0, (got,)).verdict == "agree"
-    assert judge_vjp(judge, 1.0, (got + [0, 1e-14],)).verdict == "wrong"
+    assert judge_vjp(judge, 1.0, (got + np.array([0, 1e-14]),)).verdict == "wrong"
 
 
 def test_a_guard_at_the_point_excuses_nothing():

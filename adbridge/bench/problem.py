@@ -25,7 +25,7 @@ from adbridge.suites import BUILTIN, CHECKED
 from adbridge.trees import PyTree
 
 if TYPE_CHECKING:
-    from adbridge.validate.truth import Special
+    from adbridge.validate.special_points.truth import Special
 
 Vector = npt.NDArray[Any]
 Maker = Callable[[int, int, np.random.Generator], "Instance"]

@@ -18,7 +18,7 @@ from rich.text import Text
 from adbridge.trees import PyTree
 
 if TYPE_CHECKING:
-    from adbridge.validate.agreement import Agreement, Row
+    from adbridge.validate.comparison.agreement import Agreement, Row
 
 WIDTH = 100
 _SHOWN = 6  # entries of an array that are written out

@@ -18,9 +18,9 @@ import numpy as np
 from adbridge.bench.problem import Problem, Suite, get_suite
 from adbridge.protocol import Backend
 from adbridge.registry import BackendLike, default_names, get_backend
-from adbridge.validate.asking import Question, ask, questions
 from adbridge.validate.ledger import LEDGER, Defect
-from adbridge.validate.second_opinion import Opinion, View
+from adbridge.validate.special_points.asking import Question, ask, questions
+from adbridge.validate.special_points.second_opinion import Opinion, View
 from adbridge.validate.verdict import worst
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import numpy as np
 from adbridge.errors import AdbridgeError, BackendUnavailable, RuleError
 from adbridge.protocol import Backend
 from adbridge.registry import BackendLike, default_names, get_backend
-from adbridge.validate.bench import Bench, Library
-from adbridge.validate.candidate import Candidate, candidate_of, sizes
-from adbridge.validate.checks import CHECKS
-from adbridge.validate.exact import FEW
-from adbridge.validate.points import domain_of
-from adbridge.validate.rule_report import Row, RuleReport
-from adbridge.validate.running import Runner, quiet
-from adbridge.validate.settling import Outcome, Scale, precision_of, random_signs
+from adbridge.validate.rule_checks.bench import Bench, Library
+from adbridge.validate.rule_checks.candidate import Candidate, candidate_of, sizes
+from adbridge.validate.rule_checks.checks import CHECKS
+from adbridge.validate.rule_checks.exact import FEW
+from adbridge.validate.rule_checks.points import domain_of
+from adbridge.validate.rule_checks.rule_report import Row, RuleReport
+from adbridge.validate.rule_checks.running import Runner, quiet
+from adbridge.validate.rule_checks.settling import Outcome, Scale, precision_of, random_signs
 
 Backends = BackendLike | Sequence[BackendLike]
 

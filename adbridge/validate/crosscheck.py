@@ -13,9 +13,9 @@ from adbridge.protocol import Backend
 from adbridge.readings import function_name
 from adbridge.registry import BackendLike, choose, default_names, get_backend, install_command, owners_of, table
 from adbridge.trees import PyTree, flatten
-from adbridge.validate.agreement import Agreement, Row
-from adbridge.validate.comparing import Court, Results, court_of
-from adbridge.validate.subject import OPERATORS, Failure, Subject, attempt, subject_of
+from adbridge.validate.comparison.agreement import Agreement, Row
+from adbridge.validate.comparison.comparing import Court, Results, court_of
+from adbridge.validate.comparison.subject import OPERATORS, Failure, Subject, attempt, subject_of
 
 Engines = dict[str, Backend]
 """By what the rows call them."""
@@ -150,6 +150,6 @@ def _is_result(result: Any) -> bool:
 
 
 def _reproduce(court: Court, engines: Engines, row: Row) -> str:
-    from adbridge.validate.reproducing import smallest
+    from adbridge.validate.comparison.reproducing import smallest
 
     return smallest(court, engines[row.backend], row)

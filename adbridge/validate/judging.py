@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from adbridge.trees import PyTree
-from adbridge.validate.arguments import Direction
-from adbridge.validate.choices import TRIANGLE, branches, of_branches, symmetric, symmetric_part
-from adbridge.validate.classify import NOT_LINEAR
-from adbridge.validate.entries import (
+from adbridge.validate.judgement.choices import TRIANGLE, branches, of_branches, symmetric, symmetric_part
+from adbridge.validate.judgement.entries import (
     between_roundings,
     excused_entry,
     interval_of_entry,
@@ -27,11 +25,13 @@ from adbridge.validate.entries import (
     part_of_entry,
     scale_of_output,
 )
-from adbridge.validate.findings import Finding, against, against_value, worst_after, worst_of
-from adbridge.validate.limits import Limit
+from adbridge.validate.judgement.findings import Finding, against, against_value, worst_after, worst_of
+from adbridge.validate.judgement.structure import argument_structure, output_structure
+from adbridge.validate.judgement.wholes import as_subgradient, beside_axes, by_probes, common_scale, second_by_probes
+from adbridge.validate.oracle.arguments import Direction
+from adbridge.validate.oracle.classify import NOT_LINEAR
+from adbridge.validate.oracle.limits import Limit
 from adbridge.validate.referee import FEW, Referee
-from adbridge.validate.structure import argument_structure, output_structure
-from adbridge.validate.wholes import as_subgradient, beside_axes, by_probes, common_scale, second_by_probes
 
 __all__ = ["Finding", "judge_hvp", "judge_jvp", "judge_value", "judge_vjp"]
 

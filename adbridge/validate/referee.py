@@ -19,9 +19,9 @@ import numpy as np
 from adbridge.errors import AdbridgeError, NotDifferentiable, RuleError
 from adbridge.readings import function_name
 from adbridge.trees import PyTree, unflatten
-from adbridge.validate.arguments import Arguments, Direction, Outputs, read_arguments
-from adbridge.validate.bounded import Bounded
-from adbridge.validate.limits import Limit
+from adbridge.validate.oracle.arguments import Arguments, Direction, Outputs, read_arguments
+from adbridge.validate.oracle.bounded import Bounded
+from adbridge.validate.oracle.limits import Limit
 
 KINDS = ("smooth", "kink", "infinite", "jump", "undefined", "unresolved")
 FULL, FEW = 400_000, 16
@@ -130,14 +130,14 @@ class Referee:
         the least and the greatest derivative along the direction found at points around.
         """
         self._check_scalar("subdifferential")
-        from adbridge.validate.subgradients import interval
+        from adbridge.validate.oracle.subgradients import interval
 
         return interval(self, self.arguments.seeds("direction", direction), {0: 1.0})
 
     def classify(self) -> Point:
         """The kind of the point: smooth only if every entry looked at is, and derivatives add up along directions."""
         if self._point is None:
-            from adbridge.validate.classify import classify
+            from adbridge.validate.oracle.classify import classify
 
             self._point = classify(self)
         return self._point
@@ -178,7 +178,7 @@ class Referee:
 
     def second(self, coordinate: int, direction: Direction, weights: dict[int, float] | None = None) -> Limit:
         """The derivative along `direction` of the derivative along one input coordinate, of the weighted sum."""
-        from adbridge.validate.second import second
+        from adbridge.validate.oracle.second import second
 
         key = (coordinate, _key(direction), None if weights is None else tuple(sorted(weights.items())))
         if key not in self._seconds:
@@ -238,7 +238,7 @@ def same(left: Limit, right: Limit) -> bool:
 def _radius(value: Any) -> float:
     if isinstance(value, float):
         return EPS * abs(value)
-    from adbridge.validate.limits import as_error
+    from adbridge.validate.oracle.limits import as_error
 
     return as_error(value.rad()) if value.is_finite() else math.inf
 
@@ -293,7 +293,7 @@ def referee(fun: Callable[..., Any], /, *args: Any, digits: int = 30, backend: A
     >>> print(referee(lambda x: ad.array_namespace(x).tanh(x), 20.0).grad().digits(25))
     1.699341702116635583692883e-17
     """
-    from adbridge.validate.choosing import oracle_for
+    from adbridge.validate.oracle.choosing import oracle_for
 
     arguments = read_arguments(fun, args)
     oracle, method, why = oracle_for(arguments, args, digits, backend)

@@ -31,10 +31,10 @@ from rich.text import Text
 
 from adbridge.bench.problem import Instance, Problem
 from adbridge.registry import default_names, get_backend
-from adbridge.validate.asking import Question, Reply, ask
-from adbridge.validate.portable import portable
-from adbridge.validate.second_opinion import RIGHT, Opinion, View
-from adbridge.validate.truth import Special, Truth, close
+from adbridge.validate.special_points.asking import Question, Reply, ask
+from adbridge.validate.special_points.portable import portable
+from adbridge.validate.special_points.second_opinion import RIGHT, Opinion, View
+from adbridge.validate.special_points.truth import Special, Truth, close
 
 from .corpus_rules import RULES, Ruled  # relative: asv names this folder otherwise
 

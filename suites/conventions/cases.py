@@ -9,8 +9,8 @@ import numpy as np
 
 from adbridge.bench.problem import Instance, Problem
 from adbridge.errors import UsageError
-from adbridge.validate.portable import portable
-from adbridge.validate.truth import Special, Truth, unique
+from adbridge.validate.special_points.portable import portable
+from adbridge.validate.special_points.truth import Special, Truth, unique
 
 Function = Callable[..., Any]
 

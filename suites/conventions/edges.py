@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from adbridge.suites.conventions.cases import case, const
-from adbridge.validate.truth import UNDEFINED, Truth, limit, unique
+from adbridge.validate.special_points.truth import UNDEFINED, Truth, limit, unique
 
 POWER, PRODUCT, INFINITY, INDEX, SHAPE, DTYPE, COMPLEX = (
     "power",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from adbridge.suites.conventions.cases import case, const
-from adbridge.validate.truth import ball, box, hull, jump, members, ties
+from adbridge.validate.special_points.truth import ball, box, hull, jump, members, ties
 
 KINK, JUMP, SUM = "kink", "jump", "smooth sum of kinks"
 

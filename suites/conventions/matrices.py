@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from adbridge.suites.conventions.cases import case, const
-from adbridge.validate.truth import UNDEFINED, Values, ball, limit, members, symmetric
+from adbridge.validate.special_points.truth import UNDEFINED, Values, ball, limit, members, symmetric
 
 SINGULAR, REPEATED, RANK, SECOND, TRIANGLE = "singular", "repeated values", "rank", "second order", "one triangle"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adbridge.suites.conventions.cases import case, const
-from adbridge.validate.truth import UNDEFINED, infinite, limit
+from adbridge.validate.special_points.truth import UNDEFINED, infinite, limit
 
 MASKED, GUARDED, INFINITE, UNDER = "branch not selected", "guarded quotient", "infinite slope", "undefined point"
 SMOOTH = "smooth composite"

@@ -1,0 +1,1 @@
+"""Numbers and arrays of an engine beside those of the referee, and what excuses a difference."""

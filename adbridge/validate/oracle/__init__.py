@@ -1,0 +1,1 @@
+"""How the referee finds derivatives: difference quotients of a function over Arb balls, or in floats."""

@@ -1,0 +1,1 @@
+"""Special points: every right answer, how engines are asked, and the functions that all of them have."""
