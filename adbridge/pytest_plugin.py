@@ -105,23 +105,23 @@ _EXPECTED = pytest.StashKey[tuple[KnownDefect, Backend]]()
 
 def _expect_known_defects(request: pytest.FixtureRequest, backend: Backend) -> None:
     for mark in request.node.iter_markers("ad_known_defect"):
-        if (defect := _defect(mark)).is_in(backend):
+        if (defect := _defect(mark, request.node.name)).is_in(backend):
             request.node.stash[_EXPECTED] = (defect, backend)
             request.applymarker(pytest.mark.xfail(reason=str(defect), strict=True))
 
 
-def _defect(mark: pytest.Mark) -> KnownDefect:
+def _defect(mark: pytest.Mark, test: str) -> KnownDefect:
     try:
         return KnownDefect(*mark.args, **mark.kwargs)
     except (TypeError, ValueError) as exc:
-        said = str(exc).replace("KnownDefect.__init__()", "it")
-        pytest.fail(f"marker ad_known_defect: {said}; it reads {MARKER.partition(':')[0]}", pytrace=False)
+        said = str(exc).replace("KnownDefect.__init__() ", "")
+    pytest.fail(f"marker ad_known_defect on {test}: {said}; it reads {MARKER.partition(':')[0]}", pytrace=False)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Refuse markers that would never have an effect, as an error of the file that they stand in."""
     for mark in metafunc.definition.iter_markers("ad_known_defect"):
-        _defect(mark)
+        _defect(mark, metafunc.definition.name)
     own = [mark for mark in metafunc.definition.own_markers if mark.name == "ad_known_defect"]
     if own and "ad_backend" not in metafunc.fixturenames:
         pytest.fail(

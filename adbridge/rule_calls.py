@@ -5,12 +5,13 @@ check that the rule keeps its contract.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from adbridge.errors import CapabilityError, NotDifferentiable, RuleError
-from adbridge.protocol import Arrays, Backend
+from adbridge.protocol import Arrays, Backend, read_only
 from adbridge.readings import INEXACT, NUMPY, function_name
 from adbridge.trees import PyTree, Spec, TreeDef, dtype_name, flatten, leaf_names, spec_of, unflatten
 
@@ -87,8 +88,10 @@ class RuleCall:
         """The cotangents of the moving arrays, of what a run of `fwd` returned. Raises RuleError."""
         assert self.rule.bwd is not None and self._out is not None
         kwargs = unflatten(self._treedef, self._leaves)[1]
-        cotangent = self._out.filled(cotangents, self._out.floating)
-        return self._checked_cotangents(self.rule.bwd(parts.put_together(kept), cotangent, **kwargs))
+        cotangent = self._out.filled(tuple(map(guarded, cotangents)), self._out.floating)
+        return self._checked_cotangents(
+            self.rule.bwd(parts.put_together(tuple(map(guarded, kept))), cotangent, **kwargs)
+        )
 
     def put_together(self, outs: Arrays) -> PyTree:
         """The function's result, of its outputs."""
@@ -118,6 +121,14 @@ class RuleCall:
             f"{mode} mode of {self.name} cannot be derived from its {given} on backend {self.backend.name!r}, which "
             f"transposes it as a linear function of the {what} ({why}); add {self.name}.{add}"
         )
+
+    def refuse_unless_linear(self, mode: str, check: Callable[[], str]) -> None:
+        """Once for calls of a kind. Raises CapabilityError: to derive `mode`, the other was found not to be linear."""
+        key = self.key()
+        if key is None or (mode, key) not in self.rule._linear:
+            if why := check():
+                raise self.cannot_derive(mode, why)
+            self.rule._linear.add((mode, key))
 
     def is_like(self, other: Any) -> bool:
         """Whether it is a call of the same rule with the same arguments, but for arrays."""
@@ -152,7 +163,7 @@ class RuleCall:
         self._specs = [spec_of(array) for array in arrays]
         filled = list(self._leaves)
         for slot, array in zip(self._slots, arrays, strict=True):
-            filled[slot] = array
+            filled[slot] = guarded(array)
         return unflatten(self._treedef, filled)  # type: ignore[no-any-return]
 
     def _names(self) -> list[str]:
@@ -166,13 +177,19 @@ class RuleCall:
         for slot in self._slots:
             leaves[slot] = None
         for i, tangent in zip(self.moving, tangents, strict=True):
-            leaves[self._slots[i]] = tangent
+            leaves[self._slots[i]] = guarded(tangent)
         return unflatten(self._treedef, leaves)[0]  # type: ignore[no-any-return]
 
     # Results.
 
     def _taken(self, result: PyTree) -> Arrays:
         self._out, outs = taken_apart(result, _is_array, self.backend)
+        for leaf in self._out.leaves:
+            if not isinstance(leaf, _PLAIN):
+                raise RuleError(
+                    f"{self.name}, a custom_rule, returned a {type(leaf).__name__}, in which arrays would not be "
+                    "differentiated; return arrays, or tuples, lists, dicts and named tuples of them"
+                )
         return outs
 
     def _pair(self, found: Any, function: str, wanted: str) -> tuple[Any, Any]:
@@ -184,7 +201,7 @@ class RuleCall:
         """Raises RuleError: a rule's outputs have another tree, shapes or dtypes than the function's."""
         assert self._out is not None
         out, found = self._out, (self._out.treedef, tuple(map(spec_of, outs)))
-        key = self._key()
+        key = self.key()
         if key is not None and self.rule._like.get(key) == found:
             return
         args, kwargs = self._given(arrays)
@@ -203,10 +220,11 @@ class RuleCall:
             )
         self._out = out
 
-    def _key(self) -> Any:
+    def key(self) -> Any:
         """Of the call's kind; None if an argument cannot be compared."""
-        statics = [None if i in set(self._slots) else leaf for i, leaf in enumerate(self._leaves)]
-        key = (self.backend.name, self._treedef, *self._specs, *((type(leaf), leaf) for leaf in statics))
+        arrays = set(self._slots)
+        statics = [None if i in arrays else _static_key(leaf) for i, leaf in enumerate(self._leaves)]
+        key = (self.backend.name, self._treedef, *self._specs, *statics)
         try:
             hash(key)
         except TypeError:
@@ -304,9 +322,18 @@ def taken_apart(tree: PyTree, is_array: Callable[[Any], bool], backend: Backend 
     return Parts(treedef, leaves, slots, [i for i, x in enumerate(arrays) if is_floating(x)]), tuple(arrays)
 
 
+_PLAIN = (type(None), bool, int, str, bytes, Enum, type, np.dtype, slice, range)
+"""What may be among a function's results besides arrays."""
+
+
 def is_floating(array: Any) -> bool:
     """Whether an engine's array is of floating or complex dtype: has derivatives."""
     return dtype_name(array.dtype) in INEXACT
+
+
+def guarded(array: Any) -> Any:
+    """A rule must not write to what others hold, too: an array, or a view of it that refuses."""
+    return read_only(array) if type(array) is np.ndarray else array
 
 
 def _is_array(leaf: Any) -> bool:
@@ -315,6 +342,10 @@ def _is_array(leaf: Any) -> bool:
 
 def _is_neutral(leaf: Any) -> bool:
     return isinstance(leaf, (*NUMPY, float, complex))
+
+
+def _static_key(leaf: Any) -> Any:
+    return spec_of(leaf) if isinstance(leaf, NUMPY) else (type(leaf), leaf)
 
 
 def _zero(leaf: Any, backend: Backend) -> Any:

@@ -27,7 +27,7 @@ class RowsCall:
         self.name, self.moving, self.frozen = self.whole.name, self.whole.moving, self.whole.frozen
         self.has_jvp, self.has_vjp, self.backend = self.whole.has_jvp, self.whole.has_vjp, self.whole.backend
         self.refuse_frozen, self.refuse_closed_over = self.whole.refuse_frozen, self.whole.refuse_closed_over
-        self.cannot_derive = self.whole.cannot_derive
+        self.cannot_derive, self.refuse_unless_linear = self.whole.cannot_derive, self.whole.refuse_unless_linear
 
     @property
     def floating(self) -> Sequence[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
+from inspect import Parameter, signature
 from operator import index
 from typing import Any, TypeVar, overload
 
@@ -42,6 +43,10 @@ def custom_rule(
     engine's (NumPy's, or of a backend that differentiates by evaluating), a call is a call of `fun`. With one of the
     two rules, engines derive the other mode by transposing it, which needs it to be linear in the tangents or
     cotangents. With both, forward mode uses `defjvp`'s and reverse mode `defvjp`'s.
+
+    A call may run the function and its rules more than once: they must return the same each time (a random mask is an
+    argument, not drawn within), and write to nothing that they are given. A rule that is itself applied to tangents,
+    within a rule that is being transposed, is replaced by its function, which must be linear in them.
 
     Raises:
         RuleError (from a derivative): no rule was given, or one breaks its contract; the function closes over an
@@ -81,12 +86,12 @@ class CustomRule:
         update_wrapper(self, fun)
         self.primal = fun
         self.nondiff_argnums = _argnums(nondiff_argnums)
+        _check_range(fun, self.nondiff_argnums)
         self.jvp_rule: Function | None = None
         self.fwd: Function | None = None
         self.bwd: Function | None = None
         self._like: dict[Any, Any] = {}  # what the primal returns, by what it is given
-        self.is_closed = False
-        """Whether an adapter has seen that the function closes over nothing that is being differentiated."""
+        self._linear: set[Any] = set()  # the modes, and kinds of calls, whose rule has been seen to be linear
 
     def defjvp(self, jvp: _F) -> _F:
         """Set the forward rule, ``jvp(primals, tangents, **static) -> (out, tangent_out)``; it replaces an earlier one.
@@ -96,6 +101,7 @@ class CustomRule:
         output has its tree, shapes and dtypes, None for integer outputs. Returns `jvp`: usable as a decorator.
         """
         self.jvp_rule = _function(self, "defjvp", jvp)
+        self._linear.clear()
         return jvp
 
     def defvjp(self, fwd: Function, bwd: Function) -> None:
@@ -107,6 +113,7 @@ class CustomRule:
         that is not differentiable, such as None, is not looked at.
         """
         self.fwd, self.bwd = _function(self, "defvjp", fwd), _function(self, "defvjp", bwd)
+        self._linear.clear()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, treedef = flatten((args, kwargs))
@@ -153,6 +160,21 @@ def _argnums(argnums: Any) -> tuple[int, ...]:
         return (index(argnums),) if hasattr(argnums, "__index__") else tuple(index(i) for i in argnums)
     except TypeError:
         raise RuleError(f"nondiff_argnums must be ints, the places of arguments; got {argnums!r}") from None
+
+
+def _check_range(fun: Function, argnums: tuple[int, ...]) -> None:
+    """Raises RuleError: an argument that the function cannot be given."""
+    try:
+        kinds = [p.kind for p in signature(fun).parameters.values()]
+    except (TypeError, ValueError):  # a function without a signature
+        return
+    count = sum(kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
+    wrong = [i for i in argnums if not -count <= i < count]
+    if wrong and Parameter.VAR_POSITIONAL not in kinds:
+        raise RuleError(
+            f"nondiff_argnums={argnums} of {function_name(fun)} names argument {wrong[0]}, and it takes {count} by "
+            f"position; give places from 0 to {count - 1}"
+        )
 
 
 def _function(rule: CustomRule, method: str, fun: Any) -> Function:

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import os
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,8 +42,6 @@ USAGE_ERRORS = (
     UsageError,
 )
 
-_COMMA = r",(?![^[]*\])"  # one that is not inside of a list
-
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
     """``a,b``: words."""
@@ -52,13 +49,25 @@ def names(ctx: click.Context, param: click.Parameter, value: str | None) -> list
 
 
 def values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Any, ...]:
-    """``1 [2,3]`` or ``1,[2,3]``: numbers as floats, lists as arrays."""
-    return tuple(_value(word) for words in value for word in re.split(_COMMA, words))
+    """``1 [2,3]`` or ``1,[[2,3],[4,5]]``: numbers as floats, lists as arrays."""
+    return tuple(_value(word) for words in value for word in _split(words))
 
 
 def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
     """``1,0`` or ``[1,0],2``: one value per argument."""
     return None if value is None else values(ctx, param, (value,))
+
+
+def _split(words: str) -> list[str]:
+    """At the commas that are not inside of a list."""
+    parts, depth = [""], 0
+    for letter in words:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _value(word: str) -> Any:
@@ -67,7 +76,7 @@ def _value(word: str) -> Any:
     try:
         return np.array(json.loads(word), float) if word.lstrip().startswith("[") else float(word)
     except (ValueError, TypeError):
-        raise click.BadParameter(f"{word!r} is neither a number such as 2.0 nor a list such as [1.0,2.0]") from None
+        raise click.BadParameter(f"{word!r} is neither a number such as 2.0 nor a list such as [1.0,2.0] or [[1,2],[3,4]]") from None
 
 
 def find(name: str) -> Any:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from autograd.core import VJPNode, defjvp_argnums, defvjp_argnums
 from autograd.extend import primitive
-from autograd.tracer import isbox
+from autograd.tracer import getval, isbox
 
 from adbridge.backends.autograd_backend import like
 from adbridge.protocol import Array, Arrays, LinearMap
 from adbridge.rule_calls import Parts, RuleCall, is_floating
+from adbridge.rule_linearity import sample_points, why_not_linear
 
 
 class _State:
@@ -88,7 +89,7 @@ def _pull(state: _State, arrays: Arrays) -> LinearMap:
     call = state.call
     if not call.has_vjp:
         zeros = tuple(np.zeros(arrays[i].shape, arrays[i].dtype) for i in call.moving)
-        return _transposed(call, lambda *tangents: call.jvp(arrays, tangents)[1], zeros)
+        return _transposed(call, "reverse", lambda *tangents: call.jvp(arrays, tangents)[1], zeros)
     found = state.found
     if found is None or any(map(isbox, arrays)):
         _, parts, kept = call.fwd(*arrays)
@@ -103,11 +104,13 @@ def _push(call: RuleCall, arrays: Arrays, tangents: Arrays) -> Arrays:
         return call.jvp(arrays, tangents)[1]
     outs, parts, kept = call.fwd(*arrays)
     zeros = tuple(np.zeros(outs[i].shape, outs[i].dtype) for i in call.floating)
-    return _transposed(call, lambda *cotangents: call.bwd(parts, kept, cotangents), zeros)(tangents)
+    return _transposed(call, "forward", lambda *cotangents: call.bwd(parts, kept, cotangents), zeros)(tangents)
 
 
-def _transposed(call: RuleCall, linear: Callable[..., Arrays], zeros: Arrays) -> LinearMap:
-    """The transpose of a linear function of arrays like `zeros`."""
+def _transposed(call: RuleCall, mode: str, linear: Callable[..., Arrays], zeros: Arrays) -> LinearMap:
+    """The transpose of a linear function of arrays like `zeros`. Raises CapabilityError: it is not linear."""
+    if not zeros:
+        return lambda given: ()
 
     def run(*boxes: Array) -> tuple[Arrays, Arrays]:
         token = _transposing.set(_transposing.get() | {boxes[0]._trace})
@@ -116,7 +119,23 @@ def _transposed(call: RuleCall, linear: Callable[..., Arrays], zeros: Arrays) ->
         finally:
             _transposing.reset(token)
 
-    return call.backend.vjp(run, zeros)[1] if zeros else lambda given: ()
+    def check() -> str:
+        with np.errstate(all="ignore"):  # it may overflow where it is tested
+            x = _samples(zeros)
+            y, pull, _ = call.backend.vjp(run, x)
+            seeds = _samples(y)
+            back, minus = pull(seeds), linear(*(-part for part in x))
+        values = (tuple(map(getval, part)) for part in (x, y, minus, seeds, back))
+        return why_not_linear(max(float(np.finfo(part.dtype).eps) for part in zeros), *values)
+
+    call.refuse_unless_linear(mode, check)
+    return call.backend.vjp(run, zeros)[1]
+
+
+def _samples(like: Arrays) -> Arrays:
+    """A point of the test for linearity."""
+    points = sample_points([x.shape for x in like], [str(x.dtype) for x in like])
+    return tuple(point.astype(x.dtype) for point, x in zip(points, like, strict=True))
 
 
 _transposing: ContextVar[frozenset[int]] = ContextVar("adbridge_autograd_transposing", default=frozenset())

@@ -9,7 +9,7 @@ residuals, as second derivatives have to be.)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,9 +18,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from adbridge.errors import AdbridgeError
+from adbridge.errors import AdbridgeError, CapabilityError
 from adbridge.protocol import Array, Arrays
 from adbridge.rule_calls import RuleCall, is_floating
+from adbridge.rule_closures import may_reach
 
 Sweep = Callable[[Arrays, Arrays], Arrays]
 """Of what is kept, and tangents or cotangents."""
@@ -50,15 +51,38 @@ def _function(call: RuleCall) -> Callable[..., Arrays]:
         )
         outs, pushed = _pushed(call, primals, moving)
         if any(isinstance(x, jax.core.Tracer) for x in primals):
-            # Enclosing derivatives differentiate this by the rule, and not by the rule's code; but for a rule that
-            # closes over their variables, which is for them to differentiate.
-            with suppress(jax.errors.UnexpectedTracerError):
+            # Enclosing derivatives differentiate this by the rule, and not by the rule's code. A function may close
+            # over what encloses it, which is compiled or mapped, but not over what is differentiated there.
+            try:
                 outs = fun(*primals)
+            except jax.errors.UnexpectedTracerError:
+                outs = _constant(call, outs)
         rest = iter(pushed)
         return outs, tuple(next(rest) if is_floating(out) else np.zeros(out.shape, jax.dtypes.float0) for out in outs)
 
     fun.defjvp(rule, symbolic_zeros=True)
     return fun
+
+
+def _constant(call: RuleCall, arrays: Arrays) -> Arrays:
+    """The arrays, without a derivative: it is NaN pushed forward, and an error pulled back; nobody may ask for it."""
+    fun = jax.custom_jvp(lambda *xs: xs)
+
+    def push(kept: Arrays, tangents: Arrays) -> Arrays:
+        return tuple(jnp.full_like(t, jnp.nan) for t in tangents)
+
+    def rule(primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
+        places = [i for i, x in enumerate(primals) if is_floating(x)]
+        specs = tuple(jax.core.ShapedArray(primals[i].shape, primals[i].dtype) for i in places)
+        params = {"push": push, "pull": lambda kept, cts: call.refuse_closed_over(), "count": 0, "outs": specs}
+        pushed = list(tangents)
+        for i, t in zip(places, _linear.bind(*(tangents[i] for i in places), **params), strict=True):  # type: ignore[no-untyped-call]
+            pushed[i] = t
+        return primals, tuple(pushed)
+
+    fun.defjvp(rule)
+    found: Arrays = fun(*arrays)
+    return found
 
 
 def _array(x: Any, dtype: Any = None) -> Array:
@@ -88,35 +112,41 @@ def _pushed(call: RuleCall, primals: Arrays, tangents: Arrays) -> tuple[Arrays, 
     if not any(isinstance(t, jax.core.Tracer) for t in tangents):
         return outs, push(held, tangents)
     sweeps: list[Sweep] = [push, pull]
-    if _closes_over_tracers(call):
+    functions = (call.rule.jvp_rule, call.rule.bwd, parts.leaves)
+    if may_reach(functions, lambda x: isinstance(x, jax.core.Tracer)):
         held, sweeps = _hoisted(held, sweeps, [tangents, specs])
     params = {"push": sweeps[0], "pull": sweeps[1], "count": len(held), "outs": specs}
     return outs, tuple(_linear.bind(*held, *tangents, **params))  # type: ignore[no-untyped-call]
 
 
-def _closes_over_tracers(call: RuleCall) -> bool:
-    """Whether the rule's functions close over variables of an enclosing transformation."""
-    rules = (call.rule.jvp_rule, call.rule.bwd)
-    cells = [cell for rule in rules for cell in getattr(rule, "__closure__", None) or ()]
-    return any(isinstance(leaf, jax.core.Tracer) for cell in cells for leaf in jax.tree.leaves(cell.cell_contents))
-
-
 def _hoisted(held: Arrays, sweeps: Sequence[Sweep], seeds: Sequence[Any]) -> tuple[Arrays, list[Sweep]]:
-    """The sweeps, with what they close over among what is kept: the primitive may be run when that is gone."""
+    """The sweeps, with all that they know besides seeds as what is kept: the primitive may be differentiated by it,
+    and be run when it is gone."""
     consts: list[Array] = []
     hoisted = []
     for sweep, like in zip(sweeps, seeds, strict=True):
         specs = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in like)  # type: ignore[no-untyped-call]
-        closed = jax.make_jaxpr(sweep)(held, specs)
-        first = len(held) + len(consts)
+        try:
+            closed = jax.make_jaxpr(partial(sweep, held))(specs)
+        except CapabilityError as exc:  # the other one may be all that is needed
+            hoisted.append(_raising(exc))
+            continue
+        place = slice(len(consts), len(consts) + len(closed.consts))
         consts += closed.consts
-        hoisted.append(_of_jaxpr(closed.jaxpr, len(held), slice(first, first + len(closed.consts))))
-    return (*held, *consts), hoisted
+        hoisted.append(_of_jaxpr(closed.jaxpr, place))
+    return tuple(consts), hoisted
 
 
-def _of_jaxpr(jaxpr: Any, count: int, consts: slice) -> Sweep:
+def _raising(error: Exception) -> Sweep:
+    def sweep(kept: Arrays, seeds: Arrays) -> Arrays:
+        raise error
+
+    return sweep
+
+
+def _of_jaxpr(jaxpr: Any, consts: slice) -> Sweep:
     """A sweep that finds its constants among what is kept."""
-    return lambda kept, seeds: tuple(jaxpr_as_fun(ClosedJaxpr(jaxpr, kept[consts]))(*kept[:count], *seeds))
+    return lambda kept, seeds: tuple(jaxpr_as_fun(ClosedJaxpr(jaxpr, kept[consts]))(*seeds))
 
 
 def _transposed(bwd: Callable[..., Arrays], call: RuleCall, like: Sequence[Any], tangents: Arrays) -> Arrays:
@@ -142,7 +172,8 @@ def _evaluated(*xs: Array, push: Sweep, pull: Sweep, count: int, outs: Any) -> A
 
 
 def _jvp(xs: Sequence[Array], ts: Sequence[Any], *, count: int, push: Sweep, **params: Any) -> tuple[Any, Any]:
-    kept, tangents = tuple(xs[:count]), tuple(xs[count:])
+    xs = tuple(map(_array, xs))
+    kept, tangents = xs[:count], xs[count:]
 
     def bind(tangents: Arrays) -> Arrays:
         return tuple(_linear.bind(*kept, *tangents, push=push, count=count, **params))  # type: ignore[no-untyped-call]

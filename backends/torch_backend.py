@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import cache, cached_property
+from itertools import count
 from typing import Any
 
 import array_api_compat.torch
@@ -223,7 +224,22 @@ def _zeros(like: Array, batch: int | None) -> Array:
 
 def _leaf(tensor: Array) -> Array:
     # A tensor made in inference mode cannot require grad outside of it; its clone can.
-    return (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+    leaf = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_()
+    leaf.adbridge_serial = leaves_made()
+    return leaf
+
+
+_serials = count()
+
+
+def leaves_made() -> int:
+    """A number that grows with every variable that an operator makes."""
+    return next(_serials)
+
+
+def is_made_since(leaf: Array, since: int) -> bool:
+    """Whether an operator has made this variable after `leaves_made` returned this number."""
+    return getattr(leaf, "adbridge_serial", -1) > since
 
 
 def _materialised(tensor: Array) -> Array:

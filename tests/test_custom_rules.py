@@ -6,6 +6,7 @@ Most rules here are deliberately not the function's derivative, so that a value 
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -443,6 +444,265 @@ def test_a_forward_rule_that_is_not_linear_is_refused(name: str) -> None:
         ad.CapabilityError, match=r"reverse mode .* cannot be derived from its jvp .*defvjp\(fwd, bwd\)"
     ):
         ad.grad(total(f), backend="reference")(X)
+
+
+# What would be silently wrong.
+
+
+class Hidden:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def test_results_that_hide_arrays_are_refused(engine: str, kind: str) -> None:
+    f = ad.custom_rule(lambda x: Hidden(2 * x))
+    if kind != "vjp":
+        f.defjvp(lambda p, t: (Hidden(2 * p[0]), Hidden(7 * t[0])))
+    if kind != "jvp":
+        f.defvjp(lambda x: (Hidden(2 * x), ()), lambda kept, ct: (ct,))
+    g = total(lambda x: f(x).value)
+    for operate in (lambda: ad.grad(g, backend=engine)(X), lambda: ad.jvp(g, (X,), (X,), backend=engine)):
+        with pytest.raises(ad.RuleError, match="returned a Hidden, in which arrays would not be differentiated"):
+            operate()
+
+
+@pytest.mark.parametrize("engine", backend_params("reference", "torch", "autograd"))
+def test_writes_to_what_others_hold_are_refused(engine: str, kind: str) -> None:
+    """The cotangent of y + f(y) belongs to y, too: to multiply it in place would give 14, for 8."""
+
+    def scaled(seed: Any) -> Any:
+        seed *= 7
+        return seed
+
+    f = ad.custom_rule(lambda x: x * 1)
+    if kind != "vjp":
+        f.defjvp(lambda p, t: (p[0] * 1, scaled(t[0])))
+    if kind != "jvp":
+        f.defvjp(lambda x: (x * 1, ()), lambda kept, ct: (scaled(ct),))
+
+    def g(x: Any) -> Any:
+        y = x * 1
+        return y + f(y)
+
+    wrong = (ad.RuleError, ad.NotDifferentiable, ValueError, RuntimeError)
+    for operate in (
+        lambda: ad.vjp(g, X, backend=engine)[1](np.ones(3)),
+        lambda: ad.grad(total(g), backend=engine)(X),
+        lambda: ad.jvp(g, (X,), (np.ones(3),), backend=engine),
+    ):
+        with pytest.raises(wrong, match=r"writes? |write into|read-only|in-place|written-to"):
+            operate()
+
+    h = ad.custom_rule(scaled)
+    h.defjvp(lambda p, t: (scaled(p[0]), t[0]))
+    h.defvjp(lambda x: (scaled(x), ()), lambda kept, ct: (ct,))
+    with pytest.raises(wrong, match=r"writes to an array that it was given|read-only"):
+        ad.grad(total(lambda x: h(x * 1)), backend=engine)(X)
+
+
+def test_closures_that_change_are_noticed(engine: str, kind: str) -> None:
+    """A rule that was used without harm is looked at again when it closes over what is differentiated."""
+    state: dict[str, Any] = {"a": 2.0}
+    f = ad.custom_rule(lambda x: x * state["a"])
+    if kind != "vjp":
+        f.defjvp(lambda p, t: (p[0] * state["a"], 7 * t[0]))
+    if kind != "jvp":
+        f.defvjp(lambda x: (x * state["a"], ()), lambda kept, ct: (7 * ct,))
+
+    def g(x: Any) -> Any:
+        state["a"] = x
+        return ad.array_namespace(x).sum(f(x))
+
+    near(ad.grad(total(f), backend=engine)(X), 7 + 0 * X)
+    near(ad.jvp(f, (X,), (Y,), backend=engine)[1], 7 * Y)
+    for operate in (
+        lambda: ad.grad(g, backend=engine)(X),
+        lambda: ad.jvp(g, (X,), (X,), backend=engine),
+        *(lambda mode=mode: ad.hessian(g, mode=mode, backend=engine)(X) for mode in MODES),
+    ):
+        state["a"] = 2.0
+        with pytest.raises(ad.RuleError, match="closes over an array that is being differentiated"):
+            operate()
+
+
+def test_a_function_may_not_close_over_outer_variables(engine: str, kind: str) -> None:
+    """d(a x)/da, where x depends on a, would leave the rule out."""
+
+    def inner(a: Any, value: bool) -> Any:
+        f = ad.custom_rule(lambda x: a * x)
+        if kind != "vjp":
+            f.defjvp(lambda p, t: (a * p[0], 7 * t[0]))
+        if kind != "jvp":
+            f.defvjp(lambda x: (a * x, ()), lambda kept, ct: (7 * ct,))
+        return ad.value_and_grad(f)(1 * a)[0 if value else 1]
+
+    # JAX knows what is used on the way back, and gives NaN on the way forward.
+    with pytest.raises(ad.RuleError, match="closes over an array that is being differentiated"):
+        ad.grad(inner, backend=engine)(2.0, True)
+    if engine == "jax":
+        assert np.isnan(ad.jvp(lambda a: inner(a, True), (2.0,), (1.0,), backend=engine)[1])
+        near(ad.grad(inner, backend=engine)(2.0, False), np.asarray(0.0))
+    else:
+        with pytest.raises(ad.RuleError, match="closes over an array that is being differentiated"):
+            ad.jvp(lambda a: inner(a, True), (2.0,), (1.0,), backend=engine)
+
+
+def test_rules_may_differentiate(engine: str, kind: str) -> None:
+    """f(x) = x h'(x) = 3 x^3, whose rule says 2 h'(x) dx = 6 x^2 dx."""
+    slope = ad.grad(lambda x: ad.array_namespace(x).sum(x**3))
+    f = ad.custom_rule(lambda x: x * slope(x))
+    if kind != "vjp":
+        f.defjvp(lambda p, t: (p[0] * slope(p[0]), 2 * slope(p[0]) * t[0]))
+    if kind != "jvp":
+        f.defvjp(lambda x: (x * slope(x), x), lambda x, ct: (2 * slope(x) * ct,))
+    near(ad.grad(total(f), backend=engine)(X), 6 * X**2)
+    near(ad.jvp(f, (X,), (np.ones(3),), backend=engine)[1], 6 * X**2)
+    near(ad.hessian(total(f), mode="reverse-over-reverse", backend=engine)(X), np.diag(12 * X))
+    near(ad.hessian(total(f), mode="reverse-over-forward", backend=engine)(X), np.diag(12 * X))
+
+
+def test_a_pullback_may_be_a_residual(engine: str) -> None:
+    f = ad.custom_rule(lambda x: x**3)
+    f.defvjp(lambda x: ad.vjp(lambda x: x**3, x), lambda pull, ct: (2 * pull(ct)[0],))
+    near(ad.grad(total(f), backend=engine)(X), 6 * X**2)
+    near(ad.jvp(f, (X,), (np.ones(3),), backend=engine)[1], 6 * X**2)
+    for mode in ("forward-over-forward", "reverse-over-forward", "reverse-over-reverse"):
+        near(ad.hessian(total(f), mode=mode, backend=engine)(X), np.diag(12 * X))
+
+
+def _closing(kind: str, a: Any, style: str) -> ad.CustomRule:
+    """x^2 whose rule says a^2 dx, where `a` is not in a cell of the rule itself."""
+
+    class Scale:
+        def __init__(self) -> None:
+            self.a = a
+
+        def __call__(self, t: Any) -> Any:
+            return self.a * self.a * t
+
+    def helper(t: Any) -> Any:
+        return a * a * t
+
+    scaled: dict[str, Callable[..., Any]] = {
+        "helper": lambda t: helper(t),
+        "partial": functools.partial(lambda a, t: a * a * t, a),
+        "default": lambda t, a=a: a * a * t,
+        "object": Scale(),
+        "method": Scale().__call__,
+    }
+    f, push = ad.custom_rule(lambda x: x * x), scaled[style]
+    if kind != "vjp":
+        f.defjvp(lambda p, t: (p[0] * p[0], push(t[0])))
+    if kind != "jvp":
+        f.defvjp(lambda x: (x * x, ()), lambda kept, ct: (push(ct),))
+    return f
+
+
+@pytest.mark.parametrize("style", ["helper", "partial", "default", "object", "method"])
+def test_rules_may_close_over_outer_variables_in_any_way(engine: str, kind: str, style: str) -> None:
+    def slope(a: Any, mode: str) -> Any:
+        f, x = _closing(kind, a, style), a * 0 + 3.0
+        return ad.grad(f)(x) if mode == "reverse" else ad.jvp(f, (x,), (a * 0 + 1.0,))[1]
+
+    for mode in ("reverse", "forward"):
+        near(ad.grad(slope, backend=engine)(np.array(2.0), mode), np.array(4.0))
+
+
+@pytest.mark.parametrize("engine", backend_params("jax"))
+@pytest.mark.parametrize("style", ["helper", "partial", "default", "object", "method"])
+def test_rules_may_close_over_outer_variables_in_compiled_jax(engine: str, kind: str, style: str) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    for slope in (
+        lambda a: jax.jvp(_closing(kind, a, style), (3.0,), (1.0,))[1],
+        lambda a: jax.grad(_closing(kind, a, style))(3.0),
+        lambda a: jax.jacfwd(_closing(kind, a, style))(3.0),
+    ):
+        assert jax.jit(slope)(2.0) == 4.0
+        assert jax.vmap(slope)(jnp.arange(3.0)).tolist() == [0.0, 1.0, 4.0]
+        assert jax.jit(jax.grad(slope))(2.0) == 4.0
+        assert jax.grad(jax.jit(slope))(2.0) == 4.0
+        assert jax.jvp(slope, (2.0,), (1.0,))[1] == 4.0
+
+
+NOT_LINEAR: dict[str, Callable[[Any], Any]] = {
+    "square": lambda t: t * t,
+    "plus": lambda t: t + 1.0,
+    "clip": lambda t: ad.array_namespace(t).clip(t, -1.0, 1.0),
+    "abs": abs,
+    "sign": lambda t: ad.array_namespace(t).sign(t) * 2.0,
+    "tanh": lambda t: ad.array_namespace(t).tanh(t),
+}
+
+
+@pytest.mark.parametrize("engine", backend_params("torch", "autograd"))
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_what_is_not_linear_is_not_transposed(engine: str, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    odd, x = NOT_LINEAR[name], np.full(shape, 0.5, dtype)
+    forward, reverse = ad.custom_rule(lambda x: x * 1), ad.custom_rule(lambda x: x * 1)
+    forward.defjvp(lambda p, t: (p[0] * 1, odd(t[0])))
+    reverse.defvjp(lambda x: (x * 1, ()), lambda kept, ct: (odd(ct),))
+    for _ in range(2):
+        with pytest.raises(ad.CapabilityError, match=r"reverse mode .* from its jvp .*defvjp\(fwd, bwd\)"):
+            ad.grad(total(forward), backend=engine)(x)
+        with pytest.raises(ad.CapabilityError, match=r"forward mode .* from its bwd .*defjvp\(jvp\)"):
+            ad.jvp(reverse, (x,), (x,), backend=engine)
+    forward.defjvp(lambda p, t: (p[0] * 1, 7 * t[0]))
+    np.testing.assert_array_equal(ad.grad(total(forward), backend=engine)(x), 7 + 0 * x)
+
+
+@pytest.mark.parametrize("engine", backend_params("torch", "autograd"))
+@pytest.mark.parametrize("dtype", ["float64", "float32", "complex128"])
+def test_what_is_linear_is_transposed(engine: str, dtype: str) -> None:
+    """Slopes that are huge, tiny, cancel, are zero; parts of complex numbers."""
+    x = np.array([1.5, -2.0, 0.25], dtype)
+    slopes = {"huge": 1e30, "tiny": 1e-30, "zero": 0.0}
+    for a in slopes.values():
+        f = ad.custom_rule(lambda x: x * 1)
+        f.defjvp(lambda p, t, a=a: (p[0] * 1, (a * t[0])))
+        if dtype != "complex128":
+            np.testing.assert_array_equal(ad.grad(total(f), backend=engine)(x), np.full(3, a, dtype))
+    f = ad.custom_rule(lambda x: x * 1)
+    f.defjvp(lambda p, t: (p[0] * 1, 3e7 * p[0] * t[0] - 1e7 * (3 * t[0] * p[0])))
+    ad.vjp(f, x, backend=engine)[1](x)
+    part = ad.custom_rule(lambda x: ad.array_namespace(x).real(x) * 1)
+    part.defjvp(lambda p, t: (part.primal(p[0]), 7 * ad.array_namespace(t[0]).real(t[0])))
+    if dtype == "complex128":
+        near(ad.grad(total(part), backend=engine)(x), 7 + 0 * x)
+
+
+@pytest.mark.parametrize("engine", backend_params("torch"))
+def test_results_in_torch_may_be_written_to(kind: str, engine: str) -> None:
+    import torch
+
+    x, y = torch.tensor(X, requires_grad=True), torch.tensor(Y)
+    z = planted(kind)(x, y)
+    z.mul_(2)
+    z.sum().backward()
+    near(x.grad.numpy(), 14 * X**2)
+
+
+@pytest.mark.parametrize("engine", backend_params("torch"))
+def test_batches_of_batches_in_torch(kind: str, engine: str) -> None:
+    import torch
+    from torch.func import grad, vmap
+
+    f, a, b = planted(kind), torch.tensor(X), torch.tensor(Y)
+    near(vmap(vmap(grad(f), (0, None)), (None, 0))(a, b).numpy(), np.tile(7 * X**2, (3, 1)))
+    near(vmap(vmap(grad(f, 1), (0, None)), (None, 0))(a, b).numpy(), np.tile(3 * Y**2, (3, 1)).T)
+    stacked = torch.stack([a, 2 * a], 1)
+    near(vmap(grad(lambda x, y: f(x, y).sum()), (-1, None))(stacked, b).numpy(), np.stack([7 * X**2, 28 * X**2]))
+
+
+def test_places_that_a_function_does_not_have_are_refused() -> None:
+    for argnums in ((2,), (-3,), (0, 5)):
+        with pytest.raises(ad.RuleError, match=r"np_product names argument .*, and it takes 2 by position"):
+            ad.custom_rule(np_product, nondiff_argnums=argnums)
+    ad.custom_rule(lambda *xs: xs[0], nondiff_argnums=(3,))
+    ad.custom_rule(np_product, nondiff_argnums=(-1, 0))
 
 
 # Broken contracts.

@@ -22,8 +22,8 @@ from adbridge.backends.reference.taylor import Taylor
 from adbridge.backends.reference.tracer import LinearRecorder, Recorder, Trace, Tracer, concrete
 from adbridge.backends.reference.transforms import Linearizer, Pusher, pull, zero_like
 from adbridge.errors import NotDifferentiable
-from adbridge.protocol import Arrays, read_only
-from adbridge.rule_calls import Parts, RuleCall, is_floating
+from adbridge.protocol import Arrays
+from adbridge.rule_calls import Parts, RuleCall, guarded, is_floating
 from adbridge.rule_rows import RowsCall
 
 Call = RuleCall | RowsCall
@@ -48,7 +48,7 @@ class Ruled(Primitive):
     __slots__ = ("call",)
 
     def __init__(self, call: Call) -> None:
-        super().__init__(_Name(call.name), lambda *arrays: _single(call.primal(*map(_guarded, arrays))))
+        super().__init__(_Name(call.name), lambda *arrays: _single(call.primal(*map(guarded, arrays))))
         self.call = call
         self.jvp = self.tangents
 
@@ -74,11 +74,11 @@ class Ruled(Primitive):
             return self._batched(top, arrays)
         if isinstance(top, Taylor) or (isinstance(top, Recorder) and not _inlines(top)):
             return self._processed(top, arrays)
-        outs = self.call.primal(*map(_guarded, arrays))
+        outs = self.call.primal(*map(guarded, arrays))
         return outs if top is not None else self._open(outs, 0)
 
     def _under(self, top: Pusher, arrays: Arrays) -> Arrays:
-        values = tuple(_guarded(top.value_of(a)) for a in arrays)
+        values = tuple(guarded(top.value_of(a)) for a in arrays)
         tangents = [a.extra if isinstance(a, Tracer) and a.trace is top else None for a in arrays]
         for i in self.call.frozen:
             if tangents[i] is not None:
@@ -295,11 +295,6 @@ class _Unwritable(Tracer):
 
 def _inlines(trace: Recorder) -> bool:
     return trace.inline or isinstance(trace, LinearRecorder)
-
-
-def _guarded(x: Any) -> Any:
-    """A rule's function must not write to the caller's arrays."""
-    return read_only(x) if type(x) is np.ndarray else x
 
 
 def _single(outs: Arrays) -> Any:

@@ -62,7 +62,7 @@ class Row:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Agreement:
     """Who is right about a function's derivatives at a point. ``print(agreement)`` says it in words.
 
@@ -127,3 +127,7 @@ class Agreement:
         from adbridge.report.agreements import agreement_text
 
         return agreement_text(self)
+
+    def __repr__(self) -> str:
+        """As ``print`` shows it: for notebooks and the interpreter."""
+        return str(self)

@@ -80,6 +80,8 @@ def candidate_of(rule: Any, args: tuple[Any, ...], primal: Callable[..., Any] | 
     is_custom = all(hasattr(rule, name) for name in ("primal", "jvp_rule", "fwd", "bwd"))
     if not callable(rule):
         raise RuleError(f"check_rule needs a function with a derivative rule; got {type(rule).__name__}")
+    if isinstance(rule, type) and callable(getattr(rule, "apply", None)):
+        raise RuleError(f"check_rule needs a function, and {rule.__name__} is a class; pass {rule.__name__}.apply")
     if not is_custom and primal is None:
         raise RuleError(
             f"{function_name(rule)} is not an adbridge.CustomRule, so that its plain function is not known; "
@@ -90,7 +92,20 @@ def candidate_of(rule: Any, args: tuple[Any, ...], primal: Callable[..., Any] | 
     plain = read_arguments(rule.primal if primal is None else primal, args)
     kept = _differentiated(rule, plain) if is_custom else plain.slots
     plain = replace(plain, slots=kept)
-    return Candidate(function_name(rule), rule if is_custom else None, replace(plain, fun=rule), plain)
+    return Candidate(called(rule), rule if is_custom else None, _ruled(rule, plain), plain)
+
+
+def called(rule: Any) -> str:
+    """Its name; of a class's method, such as ``torch.autograd.Function.apply``, the class's, too."""
+    owner, name = getattr(rule, "__self__", None), function_name(rule)
+    return f"{owner.__name__}.{name}" if isinstance(owner, type) else name
+
+
+def _ruled(rule: Any, plain: Arguments) -> Arguments:
+    """The same arguments for the rule; where it does not name them, as ``f(*args)``, the plain function does."""
+    ruled = replace(plain, fun=rule)
+    unnamed = any(name.startswith("args[") for name in ruled.names)
+    return replace(ruled, known_names=plain.names) if unnamed else ruled
 
 
 def _differentiated(rule: Any, arguments: Arguments) -> tuple[int, ...]:
@@ -189,9 +204,12 @@ def coordinate_name(coordinate: int, leaves: Sequence[Any], names: Sequence[str]
 def importable(fun: Any) -> str:
     """``module:qualified.name`` under which a function can be imported, else the empty string."""
     module, name = getattr(fun, "__module__", None), getattr(fun, "__qualname__", getattr(fun, "__name__", None))
+    owner = getattr(fun, "__self__", None)
+    if isinstance(owner, type):  # what its bound method says of itself is where that was inherited from
+        module, name = owner.__module__, f"{owner.__qualname__}.{fun.__name__}"
     if not module or not name or "<" in name or module == "__main__":
         return ""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    return f"{module}:{name}" if found is fun else ""
+    return f"{module}:{name}" if found is fun or (owner is not None and found == fun) else ""

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from adbridge.trees import flatten
-from adbridge.validate.rule_checks.candidate import Candidate, Leaves, Vector, cotangents_of, importable, tangents_of
+from adbridge.validate.rule_checks.candidate import (
+    Candidate,
+    Leaves,
+    Vector,
+    called,
+    cotangents_of,
+    importable,
+    tangents_of,
+)
 
 LONGEST = 12
 """Elements of an array that are written out."""
@@ -75,8 +83,9 @@ def _names(candidate: Candidate) -> list[str]:
 
 def _described(fun: Any) -> str:
     code = getattr(getattr(fun, "primal", fun), "__code__", None)
-    where = f", {code.co_filename}:{code.co_firstlineno}" if code is not None else ""
-    return f"{getattr(fun, '__name__', 'the function')}{where}"
+    own = code is not None and code.co_name == getattr(fun, "__name__", "") and not hasattr(fun, "__self__")
+    where = f", {code.co_filename}:{code.co_firstlineno}" if own else ""  # else it is the wrapper's
+    return f"{called(fun)}{where}"
 
 
 def _name_of(fun: Any, fallback: str) -> str:
