@@ -76,7 +76,9 @@ def _value(word: str) -> Any:
     try:
         return np.array(json.loads(word), float) if word.lstrip().startswith("[") else float(word)
     except (ValueError, TypeError):
-        raise click.BadParameter(f"{word!r} is neither a number such as 2.0 nor a list such as [1.0,2.0] or [[1,2],[3,4]]") from None
+        raise click.BadParameter(
+            f"{word!r} is neither a number such as 2.0 nor a list such as [1.0,2.0] or [[1,2],[3,4]]"
+        ) from None
 
 
 def find(name: str) -> Any:

@@ -264,12 +264,14 @@ def _tableau(sample: Sample, h: float, factor: float) -> Slopes:
             weight *= factor
             row.append(_combined(row[-1], before, weight))
             best = best.where(row[-1].error < best.error, row[-1])
-        worse = np.abs(row[-1].slope - above[-1].slope) >= _SAFE * best.error
+        with np.errstate(over="ignore", invalid="ignore"):
+            worse = np.abs(row[-1].slope - above[-1].slope) >= _SAFE * best.error
         if np.all((best.error <= 4 * best.noise) | (worse & (i > 4)) | np.isnan(row[0].slope)):
             break
     return Slopes(np.where(np.isfinite(best.error), best.slope, np.nan), best.noise, best.error, best.step)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows has an infinite error
 def _combined(short: Slopes, long: Slopes, weight: float) -> Slopes:
     """Without the leading error term; its error by both differences, and the rounding errors of both."""
     slope = (short.slope * weight - long.slope) / (weight - 1)

@@ -249,6 +249,16 @@ def test_a_wrong_rule_is_told_from_a_right_one(check: Any, tmp_path: Path) -> No
     assert f"got {record['got']:g}, expected {record['expected']:g}" in done.out
 
 
+def trace_of(a: Any, x: Any) -> Any:
+    return ad.array_namespace(a).sum(a @ x)
+
+
+@pytest.mark.parametrize("args", [["[[1,2],[3,4]]", "[5,6]"], ["[[1,2],[3,4]],[5,6]"]], ids=["words", "commas"])
+def test_matrices_on_the_command_line(check: Any, args: list[str]) -> None:
+    done = check(f"{HERE}:trace_of", "--backends", "reference", "--args", *args)
+    assert done.code == 0 and "referee: smooth at a = [[1, 2], [3, 4]], x = [5, 6]" in done.out, done
+
+
 # Special points.
 
 SPECIAL = Suite("special", tuple(get_suite("conventions").problem(name) for name in ("abs-0", "abs-vector-0")))

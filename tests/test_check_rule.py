@@ -510,3 +510,54 @@ def test_no_floating_argument_and_no_backend() -> None:
         ad.check_rule(rule_of(), 3)
     with pytest.raises(BackendNotFound):
         ad.check_rule(rule_of(), X, backends="nothing")
+
+
+def test_digits_that_the_engine_loses_too_are_not_held_against_a_rule() -> None:
+    """The textbook's 1 - y^2, far out where tanh has saturated."""
+    jax = pytest.importorskip("jax")
+
+    def layer(p: Any) -> Any:
+        return jax.numpy.tanh(p["w"] @ p["x"] + p["b"])
+
+    def rule_with(slope: Callable[[Any], Any]) -> Any:
+        def bwd(residuals: Any, ct: Any) -> Any:
+            p, y = residuals
+            inner = ct * slope(y)
+            return ({"w": jax.numpy.outer(inner, p["x"]), "x": p["w"].T @ inner, "b": inner},)
+
+        rule = jax.custom_vjp(layer)
+        rule.defvjp(lambda p: (y := layer(p), (p, y)), bwd)
+        return rule
+
+    p = {"w": np.ones((2, 3)) / 3, "x": np.array([0.1, 0.2, 0.3]), "b": np.array([0.5, -0.5])}
+    right = ad.check_rule(rule_with(lambda y: 1 - y * y), p, primal=layer, backends="jax")
+    assert right.verdict == "agree", right
+    wrong = ad.check_rule(rule_with(lambda y: 1 - y), p, primal=layer, backends="jax")
+    assert wrong.verdict == "wrong", wrong
+
+
+def test_a_torch_function_is_called_by_its_class() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx: Any, ct: Any) -> Any:
+            return 2 * ctx.saved_tensors[0] ** 2 * ct
+
+    report = ad.check_rule(Cube.apply, np.array([1.0, 2.0]), primal=lambda x: x**3, backends="torch")
+    assert str(report).startswith("rule 'Cube.apply' is wrong on torch: vjp at x[0], got 2, expected 3")
+    assert "autograd/function.py" not in str(report)
+    with pytest.raises(RuleError, match=r"Cube is a class; pass Cube\.apply"):
+        ad.check_rule(Cube, np.array([1.0, 2.0]), primal=lambda x: x**3, backends="torch")
+
+
+def test_the_snippet_of_a_long_array_runs() -> None:
+    bad = rule_of(bwd=lambda x, ct: (2 * ct * cos(x),), jvp=None)
+    report = ad.check_rule(bad, np.linspace(-1, 1, 50), backends="reference")
+    assert "Long arrays are random here" in report.snippet
+    compile(report.snippet, "snippet", "exec")

@@ -96,6 +96,11 @@ def test_agreement() -> None:
     assert str(agreement).startswith("reference, not-a-number agree: value, grad; worst ")
 
 
+def test_the_interpreter_shows_the_text() -> None:
+    found = ad.crosscheck(lambda x: x * x, 2.0, backends="reference")
+    assert repr(found) == str(found)
+
+
 def test_operators_by_default_are_those_that_the_output_has() -> None:
     def names(fun: Any, *args: Any) -> list[str]:
         return list(ad.crosscheck(fun, *args, backends="reference").to_frame().operator)

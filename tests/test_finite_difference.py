@@ -362,3 +362,8 @@ def test_fixed_steps_keep_what_they_promise(name: str) -> None:
             continue
         expected = instance.answer(*instance.args).jvp(tangent)
         assert np.max(np.abs(got - expected)) <= bound * np.max(np.abs(expected)), problem.name
+
+
+@pytest.mark.parametrize("x", [700.0, 708.0, -700.0])
+def test_overflow_of_what_is_extrapolated_is_no_warning(x: float) -> None:
+    np.testing.assert_allclose(ad.grad(np.exp, backend="finite-difference")(x), np.exp(x), rtol=1e-8)

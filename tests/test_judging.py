@@ -316,3 +316,27 @@ def test_what_is_lost_in_rounding_is_no_pass():
     fun = lambda x: ((1e15 + x) - 1e15) ** 2  # noqa: E731
     assert gradient(fun, 1.3, 2 * ((1e15 + 1.3) - 1e15)).verdict == "agree"
     assert gradient(fun, 1.3, -26.0).verdict == "unresolved"
+
+
+def softplus(x):
+    """As JAX writes it, with a number compared with itself."""
+    return X(x).where(X(x).isnan(x), x, X(x).maximum(x, 0 * x) + X(x).log1p(X(x).exp(-abs(x))))
+
+
+def test_a_comparison_of_a_number_with_itself_is_not_rounded():
+    assert gradient(softplus, 0.5, 1 / (1 + math.exp(-0.5))).verdict == "agree"
+    assert gradient(softplus, 0.5, math.exp(0.5) / 1.5).verdict == "wrong"
+    compared = lambda x: X(x).where(x != x, x, X(x).log1p(X(x).exp(x)))  # noqa: E731
+    assert gradient(compared, 0.5, 1.0).verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [lambda x: X(x).sqrt(x) ** 2 == x, lambda x: (1 + x) - 1 == x, lambda x: X(x).sqrt(x) ** 2 >= x],
+    ids=["square of the root", "sum and difference", "at least"],
+)
+def test_another_branch_taken_by_rounding_does_not_excuse_any_number(condition):
+    fun = lambda x: X(x).where(condition(x), x * x, 5 * x)  # noqa: E731
+    assert gradient(fun, 4.0, 8.0).verdict == "agree"
+    assert gradient(fun, 4.0, 5.0).verdict == "unresolved"
+    assert gradient(fun, 4.0, 100.0).verdict == "wrong"

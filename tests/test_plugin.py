@@ -150,7 +150,11 @@ def test_several_defects_on_a_class(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("arguments", "uses", "text"),
     [
-        ("'torch', '>=2'", "ad_backend", "it missing 1 required positional argument: 'thread'"),
+        (
+            "'torch', '>=2'",
+            "ad_backend",
+            "ad_known_defect on test_marked: missing 1 required positional argument: 'thread'",
+        ),
         ("'torch', 'new', thread='a/b#1'", "ad_backend", "versions 'new' are no PEP 440 specifier such as"),
         ("'torch', '>=2', thread='a/b'", "ad_backend", "thread 'a/b' does not read owner/repo#123"),
         ("'troch', '>=2', thread='a/b#1'", "ad_backend", "no backend is called 'troch'; did you mean 'torch'?"),

@@ -116,7 +116,7 @@ def _home(candidate: Candidate, backends: list[Backend]) -> Backend:
 
     Raises RuleError: nowhere.
     """
-    reference, failures = get_backend("reference"), []
+    reference, failures = get_backend("reference"), dict[str, list[str]]()
     for backend in [reference, *(b for b in backends if b is not reference)]:
         try:
             Runner(candidate.without_rule, backend).value(candidate.leaves)
@@ -124,8 +124,10 @@ def _home(candidate: Candidate, backends: list[Backend]) -> Backend:
         except RuleError:
             raise
         except Exception as exc:  # whatever a function raises on arrays that it was not written for
-            failures.append(f"on {backend.name}: {type(exc).__name__}: {' '.join(str(exc).split())[:160]}")
-    raise RuleError(f"the plain function of {candidate.name} does not run at the example: {'; '.join(failures)}")
+            said = f"{type(exc).__name__}: {' '.join(str(exc).split())[:160]}"
+            failures.setdefault(said, []).append(backend.name)
+    text = "; ".join(f"on {', '.join(names)}: {said}" for said, names in failures.items())
+    raise RuleError(f"the plain function of {candidate.name} does not run at the example: {text}")
 
 
 def _runs(candidate: Candidate, backend: Backend) -> bool:

@@ -237,8 +237,8 @@ class Bench:
         failed = outcome.verdict in ("wrong", "error")
         return Row(
             *(self.backend.name, mode, check, point.label, precision_of(point.leaves), outcome.verdict, entry),
-            *(outcome.got, outcome.expected, outcome.note, outcome.comparisons),
-            beside=point.leaves is not self.example.leaves and point.label != self.example.label,
+            *(outcome.got, outcome.expected, self._named(outcome.note), outcome.comparisons),
+            beside=self._is_beside(point),
             snippet=snippet(self.candidate, self.backend.name, mode, point.leaves, seed) if failed else "",
         )
 
@@ -247,10 +247,13 @@ class Bench:
             return self.candidate.entry(outcome.coordinate, point.leaves)
         if outcome.coordinate is not None:
             return self.output_name(outcome.coordinate, self.plain.value(point.leaves))
-        entry = outcome.entry
+        return self._named(outcome.entry)
+
+    def _named(self, text: str) -> str:
+        """With the arguments' own names."""
         for i, name in enumerate(self.candidate.ruled.names):
-            entry = entry.replace(f"args[{i}]", name)
-        return entry
+            text = text.replace(f"args[{i}]", name)
+        return text
 
     def output_name(self, coordinate: int, outs: Leaves) -> str:
         """``out[3]``; of several outputs ``out[1][3]``."""
@@ -327,7 +330,11 @@ class Bench:
         ]
 
     def _control(self, point: Point, own: Callable[[], Vector]) -> Control:
-        return Control(own, lenient=point.extreme or precision_of(point.leaves) == "float32")
+        lenient = point.extreme or precision_of(point.leaves) == "float32"
+        return Control(own, lenient, self._is_beside(point))
+
+    def _is_beside(self, point: Point) -> bool:
+        return point.leaves is not self.example.leaves and point.label != self.example.label
 
 
 def _pulled_back(pull: Any, leaves: Leaves, cotangent: Vector, ruled: Runner) -> Callable[[Runner], Vector]:

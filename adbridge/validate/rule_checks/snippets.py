@@ -25,6 +25,8 @@ def snippet(candidate: Candidate, backend: str, mode: str, leaves: Leaves, seed:
     """A script that prints what the rule gives on this backend, and what the referee finds."""
     rule, primal = candidate.ruled.fun, candidate.plain.fun
     lines = ["import numpy as np", "import adbridge as ad", *_names(candidate)]
+    if any(isinstance(leaf, np.ndarray) and leaf.size > LONGEST for leaf in leaves):
+        lines.append("# Long arrays are random here; put those that were checked in their place.")
     lines.append(f"args = {_tuple(candidate.arguments(leaves))}")
     own, plain = (
         _name_of(rule, "rule"),
@@ -83,8 +85,9 @@ def _names(candidate: Candidate) -> list[str]:
 
 def _described(fun: Any) -> str:
     code = getattr(getattr(fun, "primal", fun), "__code__", None)
-    own = code is not None and code.co_name == getattr(fun, "__name__", "") and not hasattr(fun, "__self__")
-    where = f", {code.co_filename}:{code.co_firstlineno}" if own else ""  # else it is the wrapper's
+    where = ""
+    if code is not None and code.co_name == getattr(fun, "__name__", "") and not hasattr(fun, "__self__"):
+        where = f", {code.co_filename}:{code.co_firstlineno}"  # not that of a wrapper
     return f"{called(fun)}{where}"
 
 
@@ -105,6 +108,6 @@ def _literal(tree: Any) -> str:
     if not isinstance(tree, (np.ndarray, np.generic)):
         return repr(tree)
     if tree.size > LONGEST:
-        return f"np.random.default_rng(0).standard_normal({tree.shape}).astype(np.{tree.dtype})  # or the array checked"
+        return f"np.random.default_rng(0).standard_normal({tree.shape}).astype(np.{tree.dtype})"
     values = str(tree.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
     return f"np.array({values}, np.{tree.dtype})"
