@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import adbridge as ad
-from adbridge.errors import NotDifferentiable, RuleError, SignatureMismatch
+from adbridge.errors import NotDifferentiable, RuleError, SignatureMismatch, UsageError
 
 X = ad.array_namespace
 
@@ -403,3 +403,28 @@ def test_threads_share_no_precision():
         thread.join()
     assert len(found) == 32
     assert max(found.values()) < Decimal(10) ** -28
+
+
+def test_digits_out_of_range():
+    with pytest.raises(UsageError, match="digits=-5 were asked for; choose from 1 to 10000"):
+        ad.referee(np.sin, 1.0, digits=-5)
+
+
+def test_as_many_digits_as_asked_for():
+    """e to a hundred digits, by its series."""
+    with localcontext() as context:
+        context.prec = 110
+        term, total = Decimal(1), Decimal(0)
+        for n in range(1, 100):
+            total += term
+            term /= n
+        exact = +total
+        found = ad.referee(np.exp, 1.0, digits=100).grad().digits(100)
+        assert abs(Decimal(found) / exact - 1) < Decimal(10) ** -99
+
+
+def test_no_second_derivative_where_there_is_no_first():
+    from adbridge.validate.judging import judge_hvp
+
+    for fun, x in ((lambda x: X(x).log(x), -1.0), (lambda x: X(x).sqrt(x), 0.0)):
+        assert judge_hvp(ad.referee(fun, x), (1.0,), (np.array(np.nan),)).verdict == "undefined"

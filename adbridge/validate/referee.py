@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from adbridge.errors import AdbridgeError, NotDifferentiable, RuleError
+from adbridge.errors import NotDifferentiable, UsageError
 from adbridge.readings import function_name
 from adbridge.trees import PyTree, unflatten
 from adbridge.validate.oracle.arguments import Arguments, Direction, Outputs, read_arguments
@@ -283,6 +283,7 @@ def referee(fun: Callable[..., Any], /, *args: Any, digits: int = 30, backend: A
 
     Raises:
         RuleError: nothing to differentiate, nothing returned, not arrays, or another result the second time.
+        UsageError: digits below 1, or more than 10000.
 
     >>> import adbridge as ad
     >>> wise = referee(lambda x: ad.array_namespace(x).abs(x), 0.0)
@@ -295,9 +296,11 @@ def referee(fun: Callable[..., Any], /, *args: Any, digits: int = 30, backend: A
     """
     from adbridge.validate.oracle.choosing import oracle_for
 
+    if not 1 <= digits <= 10_000:
+        raise UsageError(f"digits={digits} were asked for; choose from 1 to 10000")
     arguments = read_arguments(fun, args)
     oracle, method, why = oracle_for(arguments, args, digits, backend)
     return Referee(arguments, oracle, method, why)
 
 
-__all__ = ["AdbridgeError", "Point", "Referee", "RuleError", "referee"]
+__all__ = ["Point", "Referee", "referee"]

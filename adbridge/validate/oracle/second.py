@@ -29,8 +29,9 @@ def second_along(referee: Referee, first: Direction, direction: Direction, weigh
     along = direction if unit == 1 else scaled(direction, 1 / unit)  # the same object: what was run is remembered
     if referee.method != "arb":
         return _by_differences(referee, first, along, unit, weights)
-    if not all(smooth_along(referee, d, weights) for d in (first, along)):
-        return Limit("kink", math.nan, math.inf)
+    kinds = {first_kind(referee, d, weights) for d in (first, along)}
+    if kinds - {"smooth"}:
+        return Limit("kink", math.nan, math.inf) if "kink" in kinds else _NONE
     k = referee.oracle.step_bits
     plus, minus, finer = (
         referee.oracle.mixed(first, along, power, sign, weights)[0]
@@ -39,11 +40,11 @@ def second_along(referee: Referee, first: Direction, direction: Direction, weigh
     return _met(plus, minus, finer, unit, k)
 
 
-def smooth_along(referee: Referee, direction: Direction, weights: dict[int, float]) -> bool:
-    """Whether the first derivative along the direction exists."""
-    from adbridge.validate.referee import same
+def first_kind(referee: Referee, direction: Direction, weights: dict[int, float]) -> str:
+    """The kind of point that the first derivative along the direction shows."""
+    from adbridge.validate.oracle.classify import kind_of
 
-    return same(*referee.sides(direction, weights)[0])
+    return kind_of(*referee.sides(direction, weights)[0])[0]
 
 
 def _met(plus: Any, minus: Any, finer: Any, unit: float, k: int) -> Limit:
