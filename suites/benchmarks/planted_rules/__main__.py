@@ -99,7 +99,7 @@ def main(peers: bool, backends: str | None, only: str, jobs: int) -> None:
     others = [p.name for p in PEERS if peers and is_installed(p.engine)]
     chosen = tuple(backends.split(",")) if backends else None
     answers = measure(names, ["adbridge", *others], chosen, jobs)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a log has no width of its own
     console.print(table(answers, names))
     missed = misses(answers, "adbridge", names)
     for line in missed:
