@@ -29,17 +29,17 @@ VERSION = ad.get_backend("reference").engine_version
 ZERO = ad.get_backend("zero")
 
 
-def outcome(pytester: pytest.Pytester, source: str, *args: str, alone: bool = False, **expected: int) -> str:
+def outcome(pytester: pytest.Pytester, source: str, *args: str, **expected: int) -> str:
     """Run `source` as a test file with warnings as errors and strict markers; what pytest prints."""
     pytester.makepyfile(source)
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers --strict-config -p no:cacheprovider")
-    done = (pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess)(*args)
+    done = pytester.runpytest_subprocess(*args)
     done.assert_outcomes(**expected)
     return f"{done.stdout}\n{done.stderr}"
 
 
 def test_goes_through_every_installed_backend(pytester: pytest.Pytester) -> None:
-    text = outcome(pytester, GRADIENT, "-v", alone=True, passed=len(default_names()))
+    text = outcome(pytester, GRADIENT, "-v", passed=len(default_names()))
     assert all(f"test_gradient[{name}] PASSED" in text for name in default_names())
 
 
@@ -57,17 +57,15 @@ def test_goes_through_those_that_are_named(pytester: pytest.Pytester) -> None:
 )
 def test_unknown_backends_are_wrong_usage(pytester: pytest.Pytester, asked: str, text: str) -> None:
     pytester.makepyfile(GRADIENT)
-    done = pytester.runpytest_inprocess(f"--adbridge-backends={asked}")
+    done = pytester.runpytest_subprocess(f"--adbridge-backends={asked}")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert text in str(done.stderr)
 
 
-def test_a_missing_engine_is_left_out_unless_asked_for(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("adbridge.registry.is_installed", lambda name: name == "reference")
+def test_a_missing_engine_is_left_out_unless_asked_for(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import adbridge.registry as r\nr.is_installed = lambda name: name == 'reference'\n")
     outcome(pytester, GRADIENT, passed=1)
-    done = pytester.runpytest_inprocess("--adbridge-backends=torch")
+    done = pytester.runpytest_subprocess("--adbridge-backends=torch")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert "'torch', which is not installed; run: pip install 'adbridge[torch]'" in str(done.stderr)
 
@@ -208,7 +206,7 @@ RIGHT = """
 
 
 def test_right_backends_pass(pytester: pytest.Pytester) -> None:
-    outcome(pytester, RIGHT, alone=True, passed=2)
+    outcome(pytester, RIGHT, passed=2)
 
 
 def test_a_wrong_backend_is_told_with_the_right_value(pytester: pytest.Pytester) -> None:
@@ -222,7 +220,7 @@ def test_a_wrong_backend_is_told_with_the_right_value(pytester: pytest.Pytester)
         def test_agree():
             assert_backends_agree(square, np.array([1.0, 2.0]), backends=["reference", "zero"])
     """
-    text = outcome(pytester, source, alone=True, failed=1)
+    text = outcome(pytester, source, failed=1)
     assert "E       adbridge.errors.Disagreement: zero is wrong: grad at x[" in text
     assert "is 0, should be 2" in text or "is 0, should be 4" in text  # the gradient is 2 x
     assert "import adbridge as ad" in text  # the script that shows it
@@ -249,7 +247,7 @@ def test_what_cannot_be_checked_fails_without_our_frames(pytester: pytest.Pytest
         def test_agree():
             assert_backends_agree(f, 1.0, backends=["reference"])
     """
-    found = outcome(pytester, source, alone=True, failed=1)
+    found = outcome(pytester, source, failed=1)
     assert "adbridge.errors.Disagreement: " in found and text in found
     assert "validate/crosscheck.py" not in found
 
@@ -285,7 +283,7 @@ JAX_RULE = """
 
 @needs_jax
 def test_a_wrong_rule_in_plain_jax_fails_with_the_right_value(pytester: pytest.Pytester) -> None:
-    text = outcome(pytester, JAX_RULE.replace("FACTOR", "2"), alone=True, failed=1)
+    text = outcome(pytester, JAX_RULE.replace("FACTOR", "2"), failed=1)
     assert "E       adbridge.errors.Disagreement: " in text
     found = re.search(r"rule 'cubes' is wrong on jax: vjp at x\[\d\], got (\S+), expected (\S+) ", text)
     assert found is not None
@@ -295,7 +293,7 @@ def test_a_wrong_rule_in_plain_jax_fails_with_the_right_value(pytester: pytest.P
 
 @needs_jax
 def test_a_right_rule_in_plain_jax_passes(pytester: pytest.Pytester) -> None:
-    outcome(pytester, JAX_RULE.replace("FACTOR", "3"), alone=True, passed=1)
+    outcome(pytester, JAX_RULE.replace("FACTOR", "3"), passed=1)
 
 
 def test_a_rule_written_once(pytester: pytest.Pytester) -> None:
@@ -316,7 +314,7 @@ def test_a_rule_written_once(pytester: pytest.Pytester) -> None:
             cube.defvjp(lambda x: (x * x * x, x), lambda x, g: (3 * x * x * g, g))
             assert_rule(cube, 2.0, backends=["reference"])
     """
-    text = outcome(pytester, source, "--adbridge-backends=reference", alone=True, passed=1, failed=1)
+    text = outcome(pytester, source, "--adbridge-backends=reference", passed=1, failed=1)
     assert "must return a tuple of 1 cotangent" in text
 
 
@@ -324,5 +322,5 @@ def test_a_rule_written_once(pytester: pytest.Pytester) -> None:
 def test_the_readmes_example(pytester: pytest.Pytester) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (source,) = re.findall(r"<!-- in your tests -->\n```python\n(.*?)```", readme, re.DOTALL)
-    text = outcome(pytester, source, "--adbridge-backends=reference,jax", alone=True, passed=3, failed=1)
+    text = outcome(pytester, source, "--adbridge-backends=reference,jax", passed=3, failed=1)
     assert "Disagreement: rule 'cube' is wrong on jax: vjp at x, got 8, expected 12" in text

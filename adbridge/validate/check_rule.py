@@ -59,7 +59,7 @@ def check_rule(
     >>> cube.defvjp(lambda x: (x**3, x), lambda x, ct: (2 * x**2 * ct,))
     >>> report = ad.check_rule(cube, 2.0, backends="reference")
     >>> print(report.verdict, report.failed.mode, report.failed.got, report.failed.expected)
-    wrong forward 8.0 12.0
+    wrong reverse 8.0 12.0
     """
     with quiet():
         return _report(candidate_of(rule, example_args, primal), backends, domain, seed)
