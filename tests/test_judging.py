@@ -340,3 +340,12 @@ def test_another_branch_taken_by_rounding_does_not_excuse_any_number(condition):
     assert gradient(fun, 4.0, 8.0).verdict == "agree"
     assert gradient(fun, 4.0, 5.0).verdict == "unresolved"
     assert gradient(fun, 4.0, 100.0).verdict == "wrong"
+
+
+def test_ties_of_many_entries_are_known_by_samples_alone():
+    """Sorting equal numbers: the k-th of the sorted may move like any of them."""
+    x, t = np.ones(300), np.linspace(-1.5, 1.5, 300)
+    judge = ad.referee(lambda x: X(x).sort(x), x)
+    for got in (t, t[::-1], np.roll(t, 7)):
+        assert judge_jvp(judge, t, np.array(got)).verdict in ("convention", "unresolved")
+    assert judge_jvp(judge, t, 10 * t).verdict == "wrong"

@@ -63,6 +63,8 @@ class Referee:
     """Units in the last place of an array's largest entry by which its other entries may be off, when judged."""
     _columns: dict[int, Any] = field(default_factory=dict)
     _sides: dict[Any, Any] = field(default_factory=dict)
+    nearby: dict[Any, Any] = field(default_factory=dict)
+    """Difference quotients at points around, by direction (`subgradients.py`)."""
     _seconds: dict[Any, Limit] = field(default_factory=dict)
     _point: Point | None = None
 

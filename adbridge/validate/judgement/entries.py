@@ -13,7 +13,7 @@ from adbridge.errors import SignatureMismatch
 from adbridge.validate.judgement.findings import CARRIED_ULP, ZERO, Finding, Scale, against, scale_of_dtype
 from adbridge.validate.judgement.structure import expected_dtype
 from adbridge.validate.oracle.arguments import Direction
-from adbridge.validate.oracle.subgradients import around, interval
+from adbridge.validate.oracle.subgradients import around, bounds_it, interval
 from adbridge.validate.referee import Referee, same
 
 Weights = dict[int, float]
@@ -117,6 +117,8 @@ def between_roundings(
 ) -> Finding:
     """A wrong number that rounding alone explains is unresolved: f takes another branch, or jumps, so near by."""
     got = finding.got
+    if finding.verdict == "wrong" and finding.note == "kink" and direction is not None and referee.method == "arb":
+        return _beyond_samples(referee, direction, weights, finding)
     if finding.verdict != "wrong" or referee.method != "arb" or not isinstance(got, float) or not math.isfinite(got):
         return finding
     if not isinstance(finding.expected, float):
@@ -130,6 +132,15 @@ def between_roundings(
     if not (math.isfinite(low) and math.isfinite(high) and low - slack <= got <= high + slack):
         return finding
     return replace(finding, verdict="unresolved", note="a rounding error in f is enough to take it there")
+
+
+def _beyond_samples(referee: Referee, direction: Direction, weights: Weights, finding: Finding) -> Finding:
+    """A number outside of an interval that is known by samples alone, at a kink of many pieces, is unresolved."""
+    low, high = interval(referee, direction, weights)
+    width, got = high - low, finding.got
+    if bounds_it(referee, direction, weights) or not isinstance(got, float) or not low - width <= got <= high + width:
+        return finding
+    return replace(finding, verdict="unresolved", note="kink of many pieces: more than was seen of it may be legal")
 
 
 def later(referee: Referee, direction: Direction | None) -> Callable[[int], Callable[[], float]]:

@@ -210,6 +210,10 @@ def _number(x: Any) -> str:
 # More inputs than can be asked one by one: random signed directions, and bisection.
 
 
+GUESSES = 4
+"""Entries tried before bisection: of a result that is wrong all over, one of them shows it."""
+
+
 def _by_probes(exact: Exact, scale: Scale, cotangent: Vector, got: Vector, control: Control) -> Outcome:
     rng = np.random.default_rng(11)
     compared = 0
@@ -238,7 +242,9 @@ def _located(exact: Exact, scale: Scale, cotangent: Vector, got: Vector, probe: 
     def shows(part: Any) -> bool:
         return _dot(exact, scale, cotangent, got, np.where(part, probe, 0.0)) is False
 
-    place = bisected(shows, exact.count)
+    tried = np.random.default_rng(13).integers(exact.count, size=GUESSES)
+    guessed = next((int(i) for i in tried if shows(np.arange(exact.count) == i)), None)
+    place = bisected(shows, exact.count) if guessed is None else guessed
     if place is None:
         return Outcome("unresolved", 0, note="off by rounding in a sum of many entries, and in none of them alone")
     unit = np.eye(1, exact.count, place)[0]
