@@ -1,8 +1,8 @@
 """The referee: what a derivative is, from values of the function alone. No derivative rule is used.
 
-The primal runs in Arb arithmetic at the point and beside it (`balls.py`), or where it cannot, in floats
-(`differences.py`). From one-sided directional derivatives follow the kind of the point, derivatives with error
-bounds, and at a kink the interval of the legal choices.
+The primal runs in Arb arithmetic at the point and beside it (`oracle/balls.py`), or where it cannot, in floats
+(`oracle/differences.py`). From one-sided directional derivatives follow the kind of the point, derivatives with
+error bounds, and at a kink the interval of the legal choices.
 
 F. H. Clarke, Optimization and Nonsmooth Analysis, SIAM (1990), for the subdifferential.
 """
@@ -271,11 +271,11 @@ def referee(fun: Callable[..., Any], /, *args: Any, digits: int = 30, backend: A
 
     Args:
         fun: a function of pytrees of arrays; written for `array_namespace` or in plain NumPy, it runs in Arb
-            arithmetic. Other code (an engine's own functions) runs in float64, and its derivatives come from
-            extrapolated differences.
+            arithmetic, and so does plain JAX code, by its jaxpr. Other code (an engine's own functions) runs in
+            float64, and its derivatives come from extrapolated differences.
         args: NumPy arrays and numbers, or one engine's arrays; those of floating or complex dtype are differentiated.
         digits: decimal digits wanted; the precision is raised until they are certain, as far as it helps.
-        backend: run `fun` on this backend's arrays and take differences, even if it could run in Arb arithmetic.
+        backend: the one whose arrays `fun` takes, where its arguments do not tell: only that one is tried.
 
     Returns:
         A Referee. ``.classify()`` says what kind of point it is; ``.jvp(tangents)``, ``.vjp(cotangents)``,

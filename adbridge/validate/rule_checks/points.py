@@ -44,10 +44,6 @@ class Domain:
             return bool(np.all(self.predicate(*candidate.arguments(leaves))))
         return all(bool(np.all(inside(leaf, ends))) for leaf, ends in zip(leaves, self.intervals, strict=True))
 
-    @property
-    def is_everything(self) -> bool:
-        return self.predicate is None and all(ends == _EVERYTHING for ends in self.intervals)
-
 
 _EVERYTHING: Interval = (-math.inf, math.inf)
 
